@@ -1,0 +1,84 @@
+"""Array kernels: the contract that every backend keeps.
+
+A backend is a subpackage (``kernels.naive``, ``kernels.cpu``) that exports the functions of ``CONTRACT``, one file
+per operator under the same file name. What holds for all of them:
+
+- Arrays are NumPy arrays in NCHW order, float32 or float64, all floating arrays of one call of the same type.
+  Inputs may be read-only, non-contiguous or of foreign byte order: they are copied where a kernel needs it so.
+- Functions take inputs, then parameters, and return new arrays. ``running_mean`` and ``running_var`` of
+  ``batch_norm_forward`` are the only arrays ever written to.
+- ``dy`` is the gradient of the loss with respect to the output ``y``; ``dx`` with respect to ``x``.
+- Parameters such as ``stride`` are an int or a pair (vertical, horizontal) wherever PyTorch takes both.
+- All checks live in ``kernels.checks`` and run before a kernel starts; they raise TypeError for a wrong type and
+  ValueError for a wrong value, in one sentence that names the argument.
+- A batch of none gives a result of none.
+- Results do not depend on the number of threads.
+"""
+
+import importlib
+
+#: File name of each operator, and the functions it holds.
+CONTRACT = {
+    "conv2d": ("conv2d_forward", "conv2d_backward"),
+    "conv_transpose2d": ("conv_transpose2d_forward", "conv_transpose2d_backward"),
+    "batch_norm": ("batch_norm_forward", "batch_norm_backward"),
+    "max_pool2d": ("max_pool2d_forward", "max_pool2d_backward"),
+    "upsample2d": ("upsample2d_forward", "upsample2d_backward"),
+    "linear": ("linear_forward", "linear_backward"),
+    "relu": ("relu_forward", "relu_backward"),
+    "sigmoid": ("sigmoid_forward", "sigmoid_backward"),
+    "softmax": ("softmax_forward", "softmax_backward"),
+    "add": ("add_forward", "add_backward"),
+    "concat": ("concat_forward", "concat_backward"),
+    "binary_cross_entropy": (
+        "binary_cross_entropy_forward",
+        "binary_cross_entropy_backward",
+        "binary_cross_entropy_with_logits_forward",
+        "binary_cross_entropy_with_logits_backward",
+    ),
+    "cross_entropy": ("cross_entropy_forward", "cross_entropy_backward"),
+    "smooth_l1": ("smooth_l1_forward", "smooth_l1_backward"),
+    "sigmoid_focal": ("sigmoid_focal_forward", "sigmoid_focal_backward"),
+    "dice": ("dice_forward", "dice_backward"),
+}
+
+BACKENDS = ("naive", "cpu")
+
+_FILE_OF = {name: file for file, names in CONTRACT.items() for name in names}
+
+
+def get(backend):
+    """Return the backend of that name.
+
+    Parameters
+    ----------
+    backend : {"naive", "cpu"}
+        Name of a subpackage of ``kernels``.
+
+    Returns
+    -------
+    module
+        Has every function of ``CONTRACT`` as an attribute. A function's file is imported when it is first asked for.
+
+    Raises
+    ------
+    ValueError
+        If there is no such backend.
+    """
+    if backend not in BACKENDS:
+        raise ValueError(f"backend is {backend!r}; expected one of {', '.join(map(repr, BACKENDS))}")
+    return importlib.import_module(f"kernels.{backend}")
+
+
+def lazy_exports(package):
+    """Return the module-level ``__getattr__`` and ``__dir__`` of a backend: import an operator's file on first use."""
+
+    def __getattr__(name):
+        if name not in _FILE_OF:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        return getattr(importlib.import_module(f"{package}.{_FILE_OF[name]}"), name)
+
+    def __dir__():
+        return sorted(_FILE_OF)
+
+    return __getattr__, __dir__

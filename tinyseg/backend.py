@@ -1,0 +1,108 @@
+"""Which kernels compute, and on how many threads. The only file of tinyseg that imports ``kernels``."""
+
+import os
+from importlib import import_module
+
+_state = {"backend": None, "threads": None}
+
+
+def _kernels():
+    module = import_module("kernels")
+    if not hasattr(module, "CONTRACT"):
+        raise ImportError(
+            f"the package 'kernels' at {getattr(module, '__file__', None) or list(module.__path__)} is not tinyseg's: "
+            "uninstall it ('pip uninstall kernels') or put tinyseg's folder before it on the path, then reinstall tinyseg"
+        )
+    return module
+
+
+class use_backend:  # a verb, as a call and as a context manager
+    """Choose the kernels: as a call, or for the length of a ``with`` block.
+
+    The environment variable ``TINYSEG_BACKEND`` gives the choice at start; without it, it is ``"cpu"``.
+
+    Parameters
+    ----------
+    name : {"naive", "cpu"}
+        ``"naive"``: textbook loops, slow and easy to follow. ``"cpu"``: the fast kernels.
+
+    Raises
+    ------
+    ValueError
+        If there is no such backend.
+
+    Examples
+    --------
+    >>> import tinyseg
+    >>> with tinyseg.use_backend("naive"):
+    ...     tinyseg.current_backend()
+    'naive'
+    """
+
+    def __init__(self, name):
+        self._previous = _state["backend"]
+        _kernels().get(name)
+        _state["backend"] = name
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        _state["backend"] = self._previous
+
+
+def current_backend():
+    """Return the name of the backend in use."""
+    if _state["backend"] is None:
+        name = os.environ.get("TINYSEG_BACKEND") or "cpu"
+        try:
+            _kernels().get(name)
+        except ValueError as error:
+            raise ValueError(f"environment variable TINYSEG_BACKEND: {error}") from None
+        _state["backend"] = name
+    return _state["backend"]
+
+
+def kernel(name):
+    """Return the function ``name`` of the kernel contract from the backend in use."""
+    if _state["threads"] is None:
+        set_num_threads()
+    return getattr(_kernels().get(current_backend()), name)
+
+
+def set_num_threads(threads=None):
+    """Set how many threads the kernels use.
+
+    Parameters
+    ----------
+    threads : int, optional
+        From 1 to the number of processors. Without it, the environment variable ``TINYSEG_NUM_THREADS``, or else
+        Numba's choice (one per processor, or ``NUMBA_NUM_THREADS``).
+
+    Raises
+    ------
+    ValueError
+        If the number is not one that this machine has.
+    """
+    import numba  # half a second: not at import of tinyseg
+
+    limit = numba.config.NUMBA_NUM_THREADS
+    source = "threads"
+    if threads is None:
+        text = os.environ.get("TINYSEG_NUM_THREADS")
+        if not text:
+            _state["threads"] = numba.get_num_threads()
+            return
+        source = "environment variable TINYSEG_NUM_THREADS"
+        threads = int(text) if text.isdecimal() else text
+    if not isinstance(threads, int) or not 1 <= threads <= limit:
+        raise ValueError(f"{source} is {threads!r}; expected a whole number from 1 to {limit} (what this machine has)")
+    numba.set_num_threads(threads)
+    _state["threads"] = threads
+
+
+def get_num_threads():
+    """Return how many threads the kernels use."""
+    if _state["threads"] is None:
+        set_num_threads()
+    return _state["threads"]
