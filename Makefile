@@ -1,0 +1,50 @@
+# Everything a newcomer needs, from a bare checkout. `make help` lists it.
+PYTHON ?= python3
+VENV ?= .venv
+DATA ?=
+ifeq ($(OS),Windows_NT)
+BIN = $(VENV)/Scripts
+else
+BIN = $(VENV)/bin
+endif
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint docs accept clean
+
+help:            ## list these targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 12
+
+demo: $(VENV)/demo.stamp   ## install and run `tinyseg demo`: trains on built-in pictures, writes one page
+	$(BIN)/tinyseg demo
+
+test: $(VENV)/test.stamp   ## install with the test extras and run the whole test suite
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/dev.stamp    ## ruff, its formatter and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+docs: $(VENV)/docs.stamp   ## the API reference, in docs/_build/html
+	$(BIN)/python -m sphinx -W -q -b html docs docs/_build/html
+	@echo "docs/_build/html/index.html"
+
+accept: $(VENV)/test.stamp ## accuracy and speed goals on real pictures, and kill tests: make accept DATA=folder
+	$(BIN)/python -m benchmarks.accept --data "$(DATA)"
+
+clean:           ## remove the environment, caches and what the targets above wrote
+	rm -rf $(VENV) build dist docs/_build docs/api .pytest_cache .mypy_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 10) else \
+	    "tinyseg needs Python 3.10 or later; this is " + sys.version.split()[0] + ". Try: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/demo.stamp: setup.cfg | $(BIN)/python
+	$(BIN)/python -m pip install -q -e .
+	@touch $@
+
+$(VENV)/%.stamp: setup.cfg | $(BIN)/python
+	$(BIN)/python -m pip install -q -e ".[$*]"
+	@touch $@
