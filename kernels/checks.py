@@ -271,7 +271,7 @@ def _running(name, a, x, written):
     if a is None:
         return None
     checked = _per_channel(name, a, x)
-    if written and (checked is not a or not a.flags.writeable):
+    if written and not (a.flags.writeable and a.flags.c_contiguous and a.dtype.isnative):
         raise ValueError(
             f"{name} is read-only, not contiguous or of foreign byte order; in training it is updated in place"
         )
