@@ -1,0 +1,155 @@
+"""Function: what one differentiable operator computes, saves, and returns when the tape comes back to it."""
+
+import inspect
+import itertools
+import re
+
+import numpy as np
+
+from tinyseg.tensor import Tensor, is_grad_enabled
+
+_serials = itertools.count()
+
+
+class Function:
+    """One differentiable operator; each application on the tape is an object of its class, a node.
+
+    A subclass defines two methods. ``forward(self, *arrays, **parameters)`` takes the inputs as NumPy arrays (None
+    where an optional input is left out) and returns the output array, or a tuple of it and further arrays, which carry
+    no gradient. ``backward(self, dy)`` takes the gradient of the output and returns one gradient per input, None where
+    there is none; with a single input, the gradient alone.
+
+    In between, ``forward`` sets ``self.saved`` to a tuple of the arrays that ``backward`` will need, and nothing more:
+    they are what a training step keeps in memory. Parameters may become plain attributes. ``self.needs`` says which
+    inputs' gradients are wanted: both methods may save work by it.
+
+    Examples
+    --------
+    >>> import tinyseg
+    >>> from tinyseg.function import Function
+    >>> class Square(Function):
+    ...     def forward(self, x):
+    ...         self.saved = (x,)
+    ...         return x * x
+    ...
+    ...     def backward(self, dy):
+    ...         (x,) = self.saved
+    ...         return 2 * x * dy
+    >>> x = tinyseg.Tensor([3.0], requires_grad=True)
+    >>> Square.apply(x).sum().backward()
+    >>> x.grad
+    Tensor([6.])
+    """
+
+    saved: tuple | None = ()
+    needs: tuple = ()
+    sources: tuple = ()
+    _retained = None
+
+    def forward(self, *arrays, **parameters):
+        """Return the output for the inputs, and set ``saved``."""
+        raise NotImplementedError
+
+    def backward(self, dy):
+        """Return the gradient of each input for the gradient of the output."""
+        raise NotImplementedError
+
+    @classmethod
+    def apply(cls, *inputs, **parameters):
+        """Run ``forward`` and put the node on the tape where a gradient is wanted.
+
+        Parameters
+        ----------
+        *inputs : Tensor or None
+            What gradients may flow to. A NumPy array counts as a tensor that requires none.
+        **parameters
+            Handed to ``forward`` as they are.
+
+        Returns
+        -------
+        Tensor or tuple of Tensor
+            As many as ``forward`` returns arrays.
+
+        Raises
+        ------
+        TypeError
+            If an input is something else.
+        """
+        node = cls()
+        inputs = tuple(node._as_tensor(value, place) for place, value in enumerate(inputs))
+        recording = is_grad_enabled()
+        node.needs = tuple(recording and tensor is not None and tensor.requires_grad for tensor in inputs)
+        result = node.forward(*(None if tensor is None else tensor.array for tensor in inputs), **parameters)
+        array, *others = result if isinstance(result, tuple) else (result,)
+        output = Tensor(np.asarray(array))
+        for tensor in inputs:
+            if tensor is not None and np.may_share_memory(output.array, tensor.array):
+                output.memory = tensor.memory  # a view
+                output.memory.viewed = output.memory.viewed or any(node.needs)
+        if any(node.needs):
+            node._record(inputs, output)
+        return (output, *map(Tensor, others)) if others else output
+
+    def _as_tensor(self, value, place):
+        """Return an input as a tensor, or None."""
+        if value is None or isinstance(value, Tensor):
+            return value
+        if isinstance(value, np.ndarray):
+            return Tensor(value)
+        raise TypeError(
+            f"{self._place_name(place)} of {self.operator_name()} is a {type(value).__name__}; expected a Tensor"
+        )
+
+    def _record(self, inputs, output):
+        """Link the node to the nodes (or leaves) that made its inputs, and note the state of all it saved."""
+        output.requires_grad = True
+        output.creator = self
+        self.serial = next(_serials)
+        self.sources = tuple(
+            (tensor if tensor.creator is None else tensor.creator) if needed else None
+            for tensor, needed in zip(inputs, self.needs, strict=True)
+        )
+        self._changes_at_save = [
+            (tensor.memory, tensor.memory.changes, place)
+            for place, tensor in enumerate((*inputs, output))
+            if tensor is not None
+            and any(array is not None and np.may_share_memory(array, tensor.array) for array in self.saved)
+        ]
+
+    def gradients(self, dy, retain):
+        """Run ``backward`` after checking that all it needs is still there; free it afterwards."""
+        if self.saved is None:
+            raise RuntimeError(
+                f"backward() a second time through {self.operator_name()}: what it saved was freed by the first. "
+                "Compute the loss again, or pass retain_graph=True the first time"
+            )
+        for memory, changes, place in self._changes_at_save:
+            if memory.changes != changes:
+                raise RuntimeError(
+                    f"{self._place_name(place)} of {self.operator_name()} was changed in place after the operator ran "
+                    "(by +=, an assignment or an optimiser's step, say), but backward() needs it as it was"
+                )
+        if self._retained is not None:
+            self._retained.add_gradient(dy)
+        result = self.backward(dy)
+        if not retain:
+            self.saved = None
+        return result if isinstance(result, tuple | list) else (result,)
+
+    def keep_gradient_in(self, tensor):
+        """Leave the gradient of the output in ``tensor.grad`` when it comes by."""
+        self._retained = tensor
+
+    @classmethod
+    def operator_name(cls):
+        """Return the operator's name as in ``tinyseg.ops``: conv_transpose2d for the class ConvTranspose2d."""
+        return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", cls.__name__).lower()
+
+    def _place_name(self, place):
+        """Return the name that ``forward`` gives to input number ``place``; the number after the last is the output."""
+        if self.needs and place == len(self.needs):
+            return "the output"
+        names = list(inspect.signature(self.forward).parameters.values())
+        if names[min(place, len(names) - 1)].kind is inspect.Parameter.VAR_POSITIONAL:
+            return f"input {place}"
+        return f"input {names[place].name!r}"

@@ -1,0 +1,5 @@
+"""The networks."""
+
+from tinyseg.models.unet import UNet
+
+__all__ = ["UNet"]

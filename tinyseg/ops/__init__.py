@@ -1,0 +1,48 @@
+"""The differentiable operators, with PyTorch's names and order of arguments. Importing them equips ``Tensor``."""
+
+from tinyseg.ops.activation import relu, sigmoid, softmax
+from tinyseg.ops.convolution import conv2d, conv_transpose2d, linear
+from tinyseg.ops.elementwise import add, exp, log
+from tinyseg.ops.losses import (
+    binary_cross_entropy,
+    binary_cross_entropy_with_logits,
+    cross_entropy,
+    dice_loss,
+    sigmoid_focal_loss,
+    smooth_l1_loss,
+)
+from tinyseg.ops.normalization import batch_norm
+from tinyseg.ops.pooling import interpolate, max_pool2d
+from tinyseg.ops.shapes import cat, flatten, mean, pad, permute, reshape, sum, transpose
+
+# last: its operators build on those above
+from tinyseg.ops import inplace as _inplace  # noqa: F401  # isort: skip
+
+__all__ = [
+    "add",
+    "batch_norm",
+    "binary_cross_entropy",
+    "binary_cross_entropy_with_logits",
+    "cat",
+    "conv2d",
+    "conv_transpose2d",
+    "cross_entropy",
+    "dice_loss",
+    "exp",
+    "flatten",
+    "interpolate",
+    "linear",
+    "log",
+    "max_pool2d",
+    "mean",
+    "pad",
+    "permute",
+    "relu",
+    "reshape",
+    "sigmoid",
+    "sigmoid_focal_loss",
+    "smooth_l1_loss",
+    "softmax",
+    "sum",
+    "transpose",
+]

@@ -1,0 +1,68 @@
+"""Batch normalisation."""
+
+from tinyseg.backend import kernel
+from tinyseg.function import Function
+
+
+class BatchNorm(Function):
+    def forward(self, x, weight, bias, *, running_mean, running_var, training, momentum, eps):
+        y, mean, inv_std = kernel("batch_norm_forward")(
+            x, weight, bias, running_mean, running_var, training, momentum, eps
+        )
+        if mean is running_mean:  # the buffer will move on; backward needs what was used
+            mean = mean.copy()
+        self.saved = x, weight, mean, inv_std
+        self.training = training
+        return y
+
+    def backward(self, dy):
+        x, weight, mean, inv_std = self.saved
+        return kernel("batch_norm_backward")(dy, x, weight, mean, inv_std, self.training)
+
+
+def batch_norm(input, running_mean, running_var, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5):
+    """Normalise each channel to mean 0 and variance 1, then scale and shift it. Arguments follow PyTorch.
+
+    Parameters
+    ----------
+    input : Tensor
+        ``(N, C, H, W)``.
+    running_mean, running_var : Tensor or None
+        ``(C,)``. Used where ``training`` is False; updated in place where it is True, the variance with its unbiased
+        estimate. None only in training.
+    weight, bias : Tensor, optional
+        ``(C,)``: scale and shift.
+    training : bool
+        Normalise with the batch's own mean and variance.
+    momentum : float
+        Weight of the batch in the running statistics.
+    eps : float
+        Added to the variance.
+
+    Returns
+    -------
+    Tensor
+        ``(N, C, H, W)``.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit, or in training a channel has one value only.
+    """
+    for name, running in (("running_mean", running_mean), ("running_var", running_var)):
+        if running is not None and running.requires_grad:
+            raise ValueError(f"{name} requires gradients; expected running statistics without")
+    y = BatchNorm.apply(
+        input,
+        weight,
+        bias,
+        running_mean=None if running_mean is None else running_mean.array,
+        running_var=None if running_var is None else running_var.array,
+        training=training,
+        momentum=momentum,
+        eps=eps,
+    )
+    if training and running_mean is not None and running_var is not None:
+        running_mean.mark_changed()
+        running_var.mark_changed()
+    return y
