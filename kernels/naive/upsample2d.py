@@ -1,8 +1,8 @@
 """Resizing of pictures, up or down, by the nearest pixel or by bilinear interpolation.
 
 ``step`` is the distance in input pixels from one output pixel to the next: ``H / oH``, or ``1 / scale_factor`` where
-that was given, or ``(H - 1) / (oH - 1)`` if the corners' centres are to meet (``align_corners``). Along one axis, output
-pixel oy reads
+that was given, or ``(H - 1) / (oH - 1)`` if the centres of the corners are to meet (``align_corners``). Along one axis,
+output pixel oy reads
 
     nearest:    input pixel   iy = min(floor(oy * step), H - 1)
     bilinear:   position      (oy + 1/2) * step - 1/2   (at least 0), or   oy * step   with align_corners
