@@ -4,7 +4,7 @@ import errno
 import io
 import os
 import secrets
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 #: How the name of a file that is not finished yet ends. It begins with a dot.
@@ -163,10 +163,8 @@ def remove_unfinished(folder):
 
 def _remove(path):
     """Remove a file if that is possible."""
-    try:
+    with suppress(OSError):
         os.unlink(path)
-    except OSError:
-        pass
 
 
 def _synchronise_folder(folder):

@@ -1,0 +1,47 @@
+"""Pictures and their truth: made up, from files and folders, augmented, in batches.
+
+A data set is anything with a length that gives a `Sample` for each index: `SyntheticCells`, `SyntheticShapes`,
+`FolderDataset`, `Subset`, or one's own.
+"""
+
+from tinyseg.data import augment
+from tinyseg.data.augment import default_augmentation
+from tinyseg.data.batches import Batches, Prefetch
+from tinyseg.data.choose import select, split
+from tinyseg.data.folder import FolderDataset, Subset, find_folders, find_pictures
+from tinyseg.data.formats import Stored, count_pages, read_stored
+from tinyseg.data.masks import check_same_size, read_mask, write_mask
+from tinyseg.data.normalise import check_normalisation, normalise
+from tinyseg.data.pictures import read_picture, to_channels, write_picture
+from tinyseg.data.sample import Sample, boxes_of
+from tinyseg.data.synthetic import SyntheticCells, SyntheticShapes, cells, shapes
+
+__all__ = [
+    "Batches",
+    "FolderDataset",
+    "Prefetch",
+    "Sample",
+    "Stored",
+    "Subset",
+    "SyntheticCells",
+    "SyntheticShapes",
+    "augment",
+    "boxes_of",
+    "cells",
+    "check_normalisation",
+    "check_same_size",
+    "count_pages",
+    "default_augmentation",
+    "find_folders",
+    "find_pictures",
+    "normalise",
+    "read_mask",
+    "read_picture",
+    "read_stored",
+    "select",
+    "shapes",
+    "split",
+    "to_channels",
+    "write_mask",
+    "write_picture",
+]
