@@ -84,6 +84,8 @@ def test_functions_are_refused_by_name_and_not_called(tmp_path, function, argume
         (text("os") + text("system") + b"\x93" + tup(text("x")) + b"R", "it refers to 'os.system'"),
         (b"](e" + text("system") + b"\x93", "by a list and a 'system'"),
         (b"ctorch.storage\n_load_from_bytes\n", "it refers to 'torch.storage._load_from_bytes'"),
+        (b"ctorch\\X\nSize\n", r"it refers to 'torch\\X.Size'"),
+        (b"ctorch\xff\nSize\n", "at the pickle instruction GLOBAL"),
         (b"ctorch\nload\n", "it refers to 'torch.load'"),
         (b"ctorch\nSize\n" + tup(whole(1)) + b"\x81", "instruction NEWOBJ"),
         (b"(ios\nsystem\n", "instruction INST"),
@@ -257,7 +259,7 @@ def test_overlapping_entries_cannot_multiply_a_file(tmp_path):
         (np.array([{}], dtype=object), "holds Python objects: refused"),
         (np.zeros(2, [("x", "f4")]), "a header that describes no array of numbers"),
         (np.zeros(2, "M8[s]"), "a header that describes no array of numbers"),
-        (np.array(["text"]), "holds text; expected numbers"),
+        (np.array(["text"]), "a header that describes no array of numbers"),
     ],
 )
 def test_npz_holds_numbers_only(tmp_path, array, reason):
@@ -270,7 +272,7 @@ def test_npz_holds_numbers_only(tmp_path, array, reason):
     [
         (b"{'descr': '<f4', 'fortran_order': False, 'shape': (1000000000000,), }", "which does not fit"),
         (b"{'descr': '<f4', 'fortran_order': False, 'shape': (0, 9223372036854775807), }", "which no memory holds"),
-        (b"{'descr': '<U0', 'fortran_order': False, 'shape': (1000000000000,), }", "which does not fit"),
+        (b"{'descr': '<f0', 'fortran_order': False, 'shape': (1000000000000,), }", "which NumPy does not know"),
         (b"{'descr': '<f3', 'fortran_order': False, 'shape': (0,), }", "which NumPy does not know"),
         (b"{'descr': __import__('os').getcwd(), 'fortran_order': False, 'shape': (0,), }", "describes no array"),
         (b"(" * 5000, "describes no array"),
@@ -283,7 +285,7 @@ def test_npz_headers_are_not_believed(tmp_path, header, reason):
 
 
 def test_npz_metadata_that_is_none(tmp_path):
-    np.savez(tmp_path / "a.npz", __metadata__=np.array("[" * 10_000))
+    np.savez(tmp_path / "a.npz", __metadata__=np.full(10_000, ord("["), np.uint8))
     assert "does not hold strings by name" in refusal(tmp_path / "a.npz")
 
 

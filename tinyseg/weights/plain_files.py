@@ -20,7 +20,7 @@ _NPY_HEADER = re.compile(
     r"\s*\{\s*'descr': (?P<descr>'[^']*'|\[.*\]), 'fortran_order': (?P<fortran>True|False), "
     r"'shape': \((?P<shape>[0-9L, ]*)\),?\s*\}\s*"
 )
-_NPY_DTYPE = re.compile(r"'([<>|=]?)([biufcU])([0-9]{1,8})'")
+_NPY_DTYPE = re.compile(r"'([<>|=]?)([biufc])([0-9]{1,8})'")
 _ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
 
 _SAFETENSORS_DTYPES = {
@@ -51,9 +51,7 @@ def read_npz(zip_file):
         name = name[: -len(".npy")]
         array = _read_npy(shown(name), archive.read(zip_file, entry))
         if name == METADATA:
-            metadata = _json_strings(str(array))
-        elif array.dtype.kind == "U":
-            raise ValueError(f"entry {shown(name)} holds text; expected numbers")
+            metadata = _json_strings(array.tobytes())
         else:
             state[name] = array
     return state, metadata
@@ -67,10 +65,12 @@ def _read_npy(name, data):
     (length,) = struct.unpack_from(layout, data, 8)
     header = data[start : min(start + length, start + 10_000)].decode("latin-1")
     found = _NPY_HEADER.fullmatch(header)
-    dtype = _NPY_DTYPE.fullmatch(found["descr"]) if found else None
-    if found and "O" in found["descr"]:
+    if found is None:
+        raise ValueError(f"entry {name} has a header that describes no array of numbers")
+    if "O" in found["descr"]:
         raise ValueError(f"entry {name} holds Python objects: refused, since reading them could run anything")
-    if not dtype:
+    dtype = _NPY_DTYPE.fullmatch(found["descr"])
+    if dtype is None:
         raise ValueError(f"entry {name} has a header that describes no array of numbers")
     shape = tuple(int(size) for size in re.findall("[0-9]{1,19}", found["shape"]))
     try:
@@ -91,7 +91,7 @@ def npz_bytes(state, metadata):
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as zip_file:
         arrays = dict(state)
         if metadata:
-            arrays[METADATA] = np.array(json.dumps(metadata))
+            arrays[METADATA] = np.frombuffer(json.dumps(metadata).encode("utf-8"), np.uint8)
         for name, array in arrays.items():
             entry = zipfile.ZipInfo(f"{name}.npy", _ZIP_EPOCH)
             with zip_file.open(entry, "w", force_zip64=True) as stream:
@@ -133,10 +133,10 @@ def safetensors_bytes(state, metadata):
     return save(state, metadata=metadata or None)
 
 
-def _json_strings(text):
-    """Return a dictionary of strings from its JSON text."""
+def _json_strings(data):
+    """Return a dictionary of strings from its JSON text in UTF-8."""
     try:
-        found = json.loads(text)
+        found = json.loads(data.decode("utf-8"))
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):

@@ -42,7 +42,7 @@ def read_zip(zip_file, size):
     tensors, metadata = _find_state(tree)
     _bound_memory(tensors, size)
 
-    arrays = {}
+    arrays: dict[str, np.ndarray] = {}
     for key, group in _by_storage(tensors).items():
         entry = entries.get(f"{prefix}/data/{key}")
         total = group[0][1].storage.total
@@ -71,7 +71,7 @@ def read_stream(file, size):
     tensors, metadata = _find_state(tree)
     _bound_memory(tensors, size)
 
-    arrays = {}
+    arrays: dict[str, np.ndarray] = {}
     groups = _by_storage(tensors)
     lengths = _stream_lengths(tree)
     file.seek(end)
@@ -94,7 +94,7 @@ def read_stream(file, size):
 
 def _stream_lengths(tree):
     """Return name -> (bytes of an element, bytes) of every storage that the tree mentions, in or outside the state."""
-    lengths = {}
+    lengths: dict[str, tuple[int, int]] = {}
     todo, seen = [tree], set()
     while todo:
         item = todo.pop()
@@ -165,7 +165,7 @@ def _bound_memory(tensors, size):
 
 def _by_storage(tensors):
     """Return storage key -> list of (name, tensor)."""
-    groups = {}
+    groups: dict[str, list] = {}
     for name, tensor in tensors.items():
         groups.setdefault(tensor.storage.key, []).append((name, tensor))
     for key, group in groups.items():

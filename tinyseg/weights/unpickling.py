@@ -83,10 +83,17 @@ def _instructions(stream):
         if name not in _ALLOWED:
             raise ValueError(f"it holds the pickle instruction {name}, which no tensor needs: refused")
         try:
-            argument = None if opcode.arg is None else opcode.arg.reader(stream)
+            argument = _argument(opcode, stream)
         except ValueError:
             raise ValueError(f"the file is cut short or damaged, at the pickle instruction {name}") from None
         yield name, argument
+
+
+def _argument(opcode, stream):
+    """Read what follows the code of an instruction."""
+    if opcode.name == "GLOBAL":  # two lines; pickletools' own reader warns of stray backslashes
+        return tuple(stream.readline().decode("utf-8").removesuffix("\n") for _ in range(2))
+    return None if opcode.arg is None else opcode.arg.reader(stream)
 
 
 class _Machine:
@@ -134,7 +141,7 @@ class _Machine:
             case "BUILD":
                 self.set_attributes(*self.pop(1))
             case "GLOBAL":
-                self.stack.append(_find(*argument.split(" ", 1)))
+                self.stack.append(_find(*argument))
             case "STACK_GLOBAL":
                 self.stack.append(_find(*self.pop(2)))
             case "BINPERSID":
@@ -218,7 +225,7 @@ def _set(target, key, value):
     target[key] = value
 
 
-def _find(module, name=""):
+def _find(module, name):
     """Return the stand-in for a function or class."""
     if not isinstance(module, str) or not isinstance(name, str):
         raise ValueError(f"it refers to something by a {kind(module)} and a {kind(name)}: refused")
