@@ -52,15 +52,15 @@ def same_shape(name, a, shape, why):
     return a
 
 
-def integer(name, value, minimum):
-    """Return ``value`` as an int of at least ``minimum``."""
+def integer(name, value, minimum=None):
+    """Return ``value`` as an int of at least ``minimum``, where given."""
     try:
         if isinstance(value, (bool, np.bool_)):
             raise TypeError
         number = operator.index(value)
     except TypeError:
         raise TypeError(f"{name} is {value!r}; expected a whole number") from None
-    if number < minimum:
+    if minimum is not None and number < minimum:
         raise ValueError(f"{name} is {number}; expected at least {minimum}")
     return number
 
@@ -75,10 +75,10 @@ def pair(name, value, minimum):
     return number, number
 
 
-def shape(name, value, ndim=4):
-    """Return ``value`` as a shape: a tuple of ``ndim`` sizes of at least 0."""
-    if not isinstance(value, (tuple, list)) or len(value) != ndim:
-        raise ValueError(f"{name} is {value!r}; expected a shape of {ndim} sizes")
+def shape(name, value, ndim=None):
+    """Return ``value`` as a shape: a tuple of ``ndim`` sizes, where given, of at least 0."""
+    if not isinstance(value, (tuple, list)) or ndim not in (None, len(value)):
+        raise ValueError(f"{name} is {value!r}; expected a shape" + (f" of {ndim} sizes" if ndim else ""))
     return tuple(integer(name, size, 0) for size in value)
 
 
@@ -88,7 +88,7 @@ def number(name, value, minimum=None, maximum=None):
         if isinstance(value, (bool, np.bool_, str)):
             raise TypeError
         result = float(value)
-    except TypeError:
+    except (TypeError, ValueError, OverflowError):
         raise TypeError(f"{name} is {value!r}; expected a number") from None
     if not np.isfinite(result):
         raise ValueError(f"{name} is {result}; expected a finite number")
@@ -149,6 +149,11 @@ class ConvGeometry(NamedTuple):
     groups: int
 
 
+def _has_pixels(name, of_shape):
+    if of_shape[2] < 1 or of_shape[3] < 1:
+        raise ValueError(f"{name} has shape {tuple(of_shape)}; expected a height and width of at least 1")
+
+
 def _divides(groups, channels, what):
     if channels % groups:
         raise ValueError(f"groups is {groups}, which does not divide the {channels} {what}")
@@ -168,6 +173,7 @@ def _conv2d_geometry(x_shape, weight_shape, stride, padding, dilation, groups):
         )
     if kh < 1 or kw < 1:
         raise ValueError(f"weight has shape {tuple(weight_shape)}; expected a kernel of at least 1x1")
+    _has_pixels("x", x_shape)
     reach_h, reach_w = dh * (kh - 1) + 1, dw * (kw - 1) + 1
     if reach_h > h + 2 * ph or reach_w > w + 2 * pw:
         raise ValueError(
@@ -212,8 +218,7 @@ def _conv_transpose2d_geometry(x_shape, weight_shape, stride, padding, output_pa
             f"output_padding is {(oph, opw)}; expected less than the larger of stride {(sh, sw)} and "
             f"dilation {(dh, dw)} on each axis"
         )
-    if h < 1 or w < 1:
-        raise ValueError(f"x has shape {tuple(x_shape)}; expected a height and width of at least 1")
+    _has_pixels("x", x_shape)
     oh = (h - 1) * sh - 2 * ph + dh * (kh - 1) + oph + 1
     ow = (w - 1) * sw - 2 * pw + dw * (kw - 1) + opw + 1
     if oh < 1 or ow < 1:
@@ -345,6 +350,7 @@ def max_pool2d(x, kernel_size, stride, padding, dilation, ceil_mode):
     """Return ``x, geometry``."""
     x = array("x", x, 4)
     n, c, h, w = x.shape
+    _has_pixels("x", x.shape)
     kh, kw = pair("kernel_size", kernel_size, 1)
     sh, sw = (kh, kw) if stride is None else pair("stride", stride, 1)
     (ph, pw), (dh, dw) = pair("padding", padding, 0), pair("dilation", dilation, 1)
@@ -356,6 +362,10 @@ def max_pool2d(x, kernel_size, stride, padding, dilation, ceil_mode):
             f"kernel_size is {(kh, kw)}, covering {dh * (kh - 1) + 1}x{dw * (kw - 1) + 1} pixels (dilation included), "
             f"more than the padded picture's {h + 2 * ph}x{w + 2 * pw}"
         )
+    for name, size, out, st, p, d in (("height", h, oh, sh, ph, dh), ("width", w, ow, sw, pw, dw)):
+        # a window that starts in the padding has its first pixel in the picture at start modulo dilation
+        if any((i * st - p) % d >= size for i in range(min(out, -(-p // st)))):
+            raise ValueError(f"dilation is {(dh, dw)}, so that a window in the padding has no pixel of the {name} {size}")
     return x, PoolGeometry(n, c, h, w, oh, ow, kh, kw, sh, sw, ph, pw, dh, dw)
 
 
@@ -363,7 +373,7 @@ def max_pool2d_gradient(dy, indices, input_shape):
     """Return ``dy, indices, input_shape``; each index lies inside a plane of the input."""
     dy = array("dy", dy, 4)
     indices = index_array("indices", indices, dy.shape)
-    input_shape = shape("input_shape", input_shape)
+    input_shape = shape("input_shape", input_shape, 4)
     if input_shape[:2] != dy.shape[:2]:
         raise ValueError(f"input_shape is {input_shape}; expected {dy.shape[:2]} for N and C, as dy has")
     plane = input_shape[2] * input_shape[3]
@@ -393,8 +403,7 @@ def _resize_geometry(input_shape, size, scale_factor, mode, align_corners):
         raise ValueError("align_corners is True; expected False with mode 'nearest'")
     if (size is None) == (scale_factor is None):
         raise ValueError("expected one of size and scale_factor; got " + ("neither" if size is None else "both"))
-    if h < 1 or w < 1:
-        raise ValueError(f"the input has shape {tuple(input_shape)}; expected a height and width of at least 1")
+    _has_pixels("the input", input_shape)
     factors = (None, None)
     if size is not None:
         oh, ow = pair("size", size, 1)
@@ -410,9 +419,11 @@ def _resize_geometry(input_shape, size, scale_factor, mode, align_corners):
             )
 
     def step(size_in, size_out, factor):
-        # PyTorch: a given factor counts as it is, not as the ratio of the rounded sizes
+        # PyTorch: a given factor counts as it is, not as the ratio of the rounded sizes, unless the size stays
         if align_corners:
             return (size_in - 1) / (size_out - 1) if size_out > 1 else 0.0
+        if size_in == size_out:
+            return 1.0
         return 1.0 / factor if factor else size_in / size_out
 
     return ResizeGeometry(n, c, h, w, oh, ow, step(h, oh, factors[0]), step(w, ow, factors[1]))
@@ -427,7 +438,7 @@ def upsample2d(x, size, scale_factor, mode, align_corners):
 def upsample2d_gradient(dy, input_shape, size, scale_factor, mode, align_corners):
     """Return ``dy, geometry``."""
     dy = array("dy", dy, 4)
-    g = _resize_geometry(shape("input_shape", input_shape), size, scale_factor, mode, align_corners)
+    g = _resize_geometry(shape("input_shape", input_shape, 4), size, scale_factor, mode, align_corners)
     same_shape("dy", dy, (g.N, g.C, g.oH, g.oW), "the shape of the output")
     return dy, g
 
@@ -454,7 +465,7 @@ def add(a, b):
 def add_gradient(dy, a_shape, b_shape):
     """Return ``dy, a_shape, b_shape``."""
     dy = array("dy", dy)
-    a_shape, b_shape = tuple(a_shape), tuple(b_shape)
+    a_shape, b_shape = shape("a_shape", a_shape), shape("b_shape", b_shape)
     try:
         expected = np.broadcast_shapes(a_shape, b_shape)
     except ValueError:
@@ -481,7 +492,7 @@ def concat_gradient(dy, sizes, axis_):
     """Return ``dy, sizes, axis``."""
     dy = array("dy", dy)
     along = axis(axis_, dy.ndim)
-    sizes = [integer("sizes", size, 0) for size in sizes]
+    sizes = shape("sizes", sizes)
     if sum(sizes) != dy.shape[along]:
         raise ValueError(f"sizes sum to {sum(sizes)}; expected {dy.shape[along]}, the size of dy along axis {along}")
     return dy, sizes, along
@@ -538,7 +549,7 @@ def cross_entropy(x, target, weight, ignore_index, label_smoothing):
         raise ValueError(f"x has shape {x.shape}; expected (N, C) or (N, C, ...), with one or more classes C")
     n, c = x.shape[:2]
     target = index_array("target", target, (n, *x.shape[2:]))
-    ignore_index = int(ignore_index)
+    ignore_index = integer("ignore_index", ignore_index)
     wrong = ((target < 0) | (target >= c)) & (target != ignore_index)
     if wrong.any():
         where = tuple(int(i) for i in np.argwhere(wrong)[0])

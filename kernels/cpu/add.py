@@ -1,0 +1,85 @@
+"""Addition. Arrays of one shape are added block by block, in parallel; broadcasting is left to NumPy."""
+
+import numpy as np
+from numba import prange
+
+from kernels import checks
+from kernels.cpu.blocks import block_bounds, block_count, flat
+from kernels.jit import jit
+
+
+def add_forward(a, b):
+    """Return ``a + b``.
+
+    Parameters
+    ----------
+    a, b : ndarray, float32 or float64
+        Arrays of one type, whose shapes broadcast as in NumPy.
+
+    Returns
+    -------
+    ndarray
+        The sum.
+
+    Raises
+    ------
+    TypeError
+        If an argument is not an array of float32 or float64, or the types differ.
+    ValueError
+        If the shapes do not broadcast.
+    """
+    a, b, shape = checks.add(a, b)
+    y = np.empty(shape, a.dtype)
+    if a.shape != b.shape:
+        np.add(a, b, out=y)
+    elif y.size:
+        _add_kernel(y.reshape(-1), flat(a), flat(b), block_count(y.size))
+    return y
+
+
+def add_backward(dy, a_shape, b_shape):
+    """Return the gradients of both summands: ``dy``, summed over the axes along which a summand was repeated.
+
+    Parameters
+    ----------
+    dy : ndarray, float32 or float64
+        Gradient of the sum.
+    a_shape, b_shape : tuple of int
+        Shapes of the summands.
+
+    Returns
+    -------
+    da, db : ndarray
+        Gradients of ``a`` and ``b``, summed in float64, of the type of ``dy``.
+
+    Raises
+    ------
+    TypeError
+        If ``dy`` is not an array of float32 or float64.
+    ValueError
+        If the shapes do not broadcast to that of ``dy``.
+    """
+    dy, a_shape, b_shape = checks.add_gradient(dy, a_shape, b_shape)
+    return _sum_to(dy, a_shape), _sum_to(dy, b_shape)
+
+
+def _sum_to(dy, shape):
+    """Return ``dy`` summed to ``shape``, always a new array."""
+    if dy.shape == shape:
+        return dy.copy()
+    padded = (1,) * (dy.ndim - len(shape)) + shape
+    repeated = tuple(i for i, size in enumerate(padded) if size == 1 and dy.shape[i] != 1)
+    return np.asarray(dy.sum(axis=repeated, dtype=np.float64), dy.dtype).reshape(shape)
+
+
+@jit(parallel=True)
+def _add_kernel(y, a, b, blocks):
+    for block in prange(blocks):
+        start, stop = block_bounds(block, y.size)
+        _add_block(y[start:stop], a[start:stop], b[start:stop])
+
+
+@jit
+def _add_block(y, a, b):
+    for i in range(y.size):
+        y[i] = a[i] + b[i]

@@ -1,0 +1,135 @@
+"""Sigmoid focal loss. One task computes one block and its sum in float64."""
+
+import numpy as np
+from numba import prange
+
+from kernels import checks
+from kernels.cpu.binary_cross_entropy import logit_loss
+from kernels.cpu.blocks import block_bounds, block_count, flat
+from kernels.cpu.reduction import buffers, reduced, upstream
+from kernels.cpu.sigmoid import sigmoid
+from kernels.jit import RELAXED, jit
+
+
+def sigmoid_focal_forward(x, target, alpha=0.25, gamma=2.0, reduction="none"):
+    """Return ``alpha_t * miss**gamma * cross_entropy``, where ``miss`` is how far ``sigmoid(x)`` is from ``target``.
+
+    Parameters
+    ----------
+    x : ndarray, any shape, float32 or float64
+        Logits.
+    target : ndarray, shape of ``x``
+        0 or 1, or between.
+    alpha : float
+        Factor of the losses with target 1; those with target 0 have ``1 - alpha``. Negative: no factors.
+    gamma : float
+        The larger, the less the pixels count that are right already.
+    reduction : {"none", "mean", "sum"}
+        What becomes of the single losses.
+
+    Returns
+    -------
+    ndarray, shape of ``x`` for "none", else ()
+        Loss, summed in float64; 0 over nothing.
+
+    Raises
+    ------
+    TypeError
+        If an argument is not an array of float32 or float64, or the types differ.
+    ValueError
+        If the shapes differ, ``gamma`` is negative, ``alpha`` above 1, or there is no such reduction.
+
+    Notes
+    -----
+    Lin, Goyal, Girshick, He and Dollar, "Focal Loss for Dense Object Detection", 2017; arguments as in torchvision.
+    """
+    checks.reduction(reduction)
+    x, target = checks.loss_pair(x, target)
+    parameters = _parameters(alpha, gamma, x.dtype)
+    losses, sums = buffers(x.shape, reduction, x.dtype)
+    if x.size:
+        _sigmoid_focal_forward_kernel(losses.reshape(-1), sums, flat(x), flat(target), *parameters)
+    return reduced(losses, sums, x.size, reduction)
+
+
+def sigmoid_focal_backward(dy, x, target, alpha=0.25, gamma=2.0, reduction="none"):
+    """Return the gradient of the logits of a sigmoid focal loss.
+
+    Parameters
+    ----------
+    dy : ndarray or float
+        Gradient of the loss: of its shape.
+    x, target, alpha, gamma, reduction
+        As in the forward call.
+
+    Returns
+    -------
+    ndarray, shape of ``x``
+        Gradient of ``x``.
+
+    Raises
+    ------
+    TypeError
+        If an argument is not an array of float32 or float64, or the types differ.
+    ValueError
+        If the shapes do not fit, ``gamma`` is negative, ``alpha`` above 1, or there is no such reduction.
+    """
+    x, target = checks.loss_pair(x, target)
+    dy = checks.loss_gradient(dy, x, reduction)
+    parameters = _parameters(alpha, gamma, x.dtype)
+    dx = np.empty_like(x)
+    if x.size:
+        inputs = upstream(dy, x.size, reduction), flat(x), flat(target)
+        _sigmoid_focal_backward_kernel(dx.reshape(-1), *inputs, *parameters, block_count(x.size))
+    return dx
+
+
+def _parameters(alpha, gamma, dtype):
+    """Return the factor where the target is 0, what a target of 1 adds to it, and gamma."""
+    alpha, gamma = checks.number("alpha", alpha, None, 1), checks.number("gamma", gamma, 0)
+    first, more = (1 - alpha, 2 * alpha - 1) if alpha >= 0 else (1, 0)
+    return dtype.type(first), dtype.type(more), dtype.type(gamma)
+
+
+@jit(parallel=True)
+def _sigmoid_focal_forward_kernel(losses, sums, x, target, first, more, gamma):
+    for block in prange(sums.size):
+        start, stop = block_bounds(block, x.size)
+        part = slice(start, stop)
+        sums[block] = _sigmoid_focal_forward_block(losses[part], x[part], target[part], first, more, gamma)
+
+
+@jit(fastmath=RELAXED)
+def _sigmoid_focal_forward_block(losses, x, target, first, more, gamma):
+    one = x.dtype.type(1)
+    total = 0.0
+    for i in range(x.size):
+        t = target[i]
+        miss = (one - t) * sigmoid(x[i]) + t * sigmoid(-x[i])
+        loss = (first + more * t) * miss**gamma * logit_loss(x[i], t, one)
+        if losses.size:
+            losses[i] = loss
+        total += loss
+    return total
+
+
+@jit(parallel=True)
+def _sigmoid_focal_backward_kernel(dx, dy, x, target, first, more, gamma, blocks):
+    for block in prange(blocks):
+        start, stop = block_bounds(block, x.size)
+        part = slice(start, stop)
+        dy_part = dy if dy.size == 1 else dy[part]
+        _sigmoid_focal_backward_block(dx[part], dy_part, x[part], target[part], first, more, gamma)
+
+
+@jit
+def _sigmoid_focal_backward_block(dx, dy, x, target, first, more, gamma):
+    zero, one = x.dtype.type(0), x.dtype.type(1)
+    for i in range(x.size):
+        t, p, rest = target[i], sigmoid(x[i]), sigmoid(-x[i])
+        miss = (one - t) * p + t * rest
+        power = miss**gamma
+        # the derivative of miss**gamma: by miss, then of miss by x; 0 where miss is, though 0**(gamma - 1) may not be
+        by_x = gamma * power / miss * (one - t - t) * p * rest if miss > zero else zero
+        gradient = (first + more * t) * (power * (p - t) + by_x * logit_loss(x[i], t, one))
+        dx[i] = gradient * (dy[i] if dy.size > 1 else dy[0])
