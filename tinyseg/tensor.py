@@ -75,7 +75,7 @@ def _as_array(data, dtype):
         raise TypeError(f"data has dtype {array.dtype}; expected floating-point numbers, integers or booleans")
     if dtype is None:
         dtype = np.float32 if array.dtype == np.float64 and not known else array.dtype.newbyteorder("=")
-    return np.asarray(array, dtype=dtype)
+    return array if array.dtype == dtype and array.dtype.isnative else np.asarray(array, dtype=dtype)
 
 
 class Tensor:
