@@ -126,7 +126,7 @@ def three_flags(name, value):
 
 
 class ConvGeometry(NamedTuple):
-    """Sizes and parameters of a convolution. ``C`` and ``H, W`` belong to its input, ``O`` and ``oH, oW`` to its output.
+    """Sizes and parameters of a convolution: ``C`` and ``H, W`` of its input, ``O`` and ``oH, oW`` of its output.
 
     A transposed convolution has the same fields: its input is ``C, H, W`` too, and ``kH, kW`` are its kernel's.
     """
@@ -365,7 +365,9 @@ def max_pool2d(x, kernel_size, stride, padding, dilation, ceil_mode):
     for name, size, out, st, p, d in (("height", h, oh, sh, ph, dh), ("width", w, ow, sw, pw, dw)):
         # a window that starts in the padding has its first pixel in the picture at start modulo dilation
         if any((i * st - p) % d >= size for i in range(min(out, -(-p // st)))):
-            raise ValueError(f"dilation is {(dh, dw)}, so that a window in the padding has no pixel of the {name} {size}")
+            raise ValueError(
+                f"dilation is {(dh, dw)}, so that a window in the padding has no pixel of the {name} {size}"
+            )
     return x, PoolGeometry(n, c, h, w, oh, ow, kh, kw, sh, sw, ph, pw, dh, dw)
 
 
@@ -492,7 +494,9 @@ def concat_gradient(dy, sizes, axis_):
     """Return ``dy, sizes, axis``."""
     dy = array("dy", dy)
     along = axis(axis_, dy.ndim)
-    sizes = shape("sizes", sizes)
+    if not isinstance(sizes, (tuple, list)):
+        raise ValueError(f"sizes is {sizes!r}; expected a list: the size of each array along axis {along}")
+    sizes = [integer("sizes", size, 0) for size in sizes]
     if sum(sizes) != dy.shape[along]:
         raise ValueError(f"sizes sum to {sum(sizes)}; expected {dy.shape[along]}, the size of dy along axis {along}")
     return dy, sizes, along
@@ -529,7 +533,7 @@ def broadcast_to(name, a, x):
 
 
 def loss_gradient(dy, x, how, none_shape=None):
-    """Return ``dy`` as an array of the loss's shape: that of ``x`` (or ``none_shape``) for 'none', else a single number."""
+    """Return ``dy`` as an array of the loss's shape: with 'none' that of ``x`` (or ``none_shape``), else no axes."""
     reduction(how)
     if isinstance(dy, (int, float, np.floating)):
         dy = np.asarray(dy, x.dtype)
