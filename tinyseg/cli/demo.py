@@ -1,0 +1,5 @@
+"""``tinyseg demo``."""
+
+
+def add_parser(commands):
+    pass

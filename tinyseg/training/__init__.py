@@ -1,0 +1,8 @@
+"""Training: `fit`, its files, and reading a trained model back."""
+
+from tinyseg.training.loop import History, Interrupted, fit
+from tinyseg.training.model_file import load_model, save_model
+from tinyseg.training.options import Options
+from tinyseg.training.run_folder import RunFolder
+
+__all__ = ["History", "Interrupted", "Options", "RunFolder", "fit", "load_model", "save_model"]

@@ -1,0 +1,77 @@
+"""The curve picture of a run: loss by step, and the validation scores by step."""
+
+import io
+
+import numpy as np
+
+from tinyseg import files
+
+
+def smoothed(values, width):
+    """Return the mean of each value and up to ``width - 1`` before it.
+
+    Parameters
+    ----------
+    values : sequence of float, shape (T,)
+        One per step.
+    width : int
+        Number of values averaged.
+
+    Returns
+    -------
+    ndarray of float64, shape (T,)
+    """
+    values = np.asarray(values, np.float64)
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    ends = np.arange(1, len(values) + 1)
+    starts = np.maximum(ends - width, 0)
+    return (sums[ends] - sums[starts]) / (ends - starts)
+
+
+def draw_curve(losses, rows):
+    """Draw the curves of a run.
+
+    Parameters
+    ----------
+    losses : sequence of float
+        Loss of each step.
+    rows : list of dict
+        One per validation: ``step``, and ``dice``, ``iou``, ``pixel_error`` where there was a validation set.
+
+    Returns
+    -------
+    bytes
+        A PNG file, 960 pixels wide.
+    """
+    from matplotlib.figure import Figure  # not pyplot: no window, no global state
+
+    scored = [row for row in rows if row.get("dice") is not None]
+    figure = Figure(figsize=(9.6, 3.6), dpi=100, layout="constrained")
+    axes = np.atleast_1d(figure.subplots(1, 2 if scored else 1))
+    steps = np.arange(1, len(losses) + 1)
+    axes[0].plot(steps, losses, color="#c8d3e0", linewidth=0.8, label="each step")
+    width = max(1, len(losses) // 30)
+    axes[0].plot(steps, smoothed(losses, width), color="#1f5fa8", linewidth=1.8, label=f"mean of {width}")
+    axes[0].set(title="training loss", xlabel="step", ylim=(0, None))
+    axes[0].legend(frameon=False)
+    if scored:
+        at = [row["step"] for row in scored]
+        for name, label, colour in (
+            ("dice", "Dice", "#1a7f4b"),
+            ("iou", "IoU", "#b5651d"),
+            ("pixel_error", "pixel error", "#a83232"),
+        ):
+            axes[1].plot(at, [row[name] for row in scored], marker="o", markersize=3, color=colour, label=label)
+        axes[1].set(title="validation", xlabel="step", ylim=(0, 1))
+        axes[1].legend(frameon=False)
+    for axis in axes:
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.grid(alpha=0.25)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()
+
+
+def write_curve(path, losses, rows):
+    """Write `draw_curve`'s picture to ``path``."""
+    files.write_bytes(path, draw_curve(losses, rows))

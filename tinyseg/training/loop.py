@@ -1,0 +1,388 @@
+"""Training a U-Net: `fit`.
+
+What a step does depends on the options, the weights before it and the number of the step only: the batch of step ``t``
+is a function of the seed and ``t``, and the kernels' results do not depend on the number of threads. That is why a run
+that is stopped anywhere and resumed ends in the same weights, bit for bit, as one that was never stopped.
+"""
+
+import contextlib
+import time
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from tinyseg import backend, ops, optim
+from tinyseg.evaluation import evaluate
+from tinyseg.tensor import Tensor
+from tinyseg.training import data_source
+from tinyseg.training.diagnosis import find_not_finite, first_not_finite
+from tinyseg.training.interrupt import Interruptible
+from tinyseg.training.model_file import save_model
+from tinyseg.training.options import Options, differences
+from tinyseg.training.progress import Progress
+from tinyseg.training.run_folder import RunFolder
+
+
+class Interrupted(KeyboardInterrupt):
+    """Training was stopped by Ctrl-C after a whole step; its text says how to go on."""
+
+
+class _StopRequested(Exception):
+    """Leaves a validation that a Ctrl-C made pointless."""
+
+
+@dataclass
+class History:
+    """What `fit` returns, and what a checkpoint keeps beside weights and optimiser.
+
+    Attributes
+    ----------
+    step : int
+        Optimiser steps done.
+    losses : list of float
+        Loss of each step.
+    rows : list of dict
+        One per epoch: ``epoch``, ``step``, ``loss`` (mean over the epoch), ``learning_rate``, ``dice``, ``iou``,
+        ``pixel_error`` (means over the validation pictures, None without any) and ``seconds`` of training so far.
+    best : dict or None
+        The row with the highest Dice, or the last row without validation.
+    learning_rate : float
+        Of the last step.
+    seconds : float
+        Time spent so far, earlier parts of a resumed run included.
+    """
+
+    step: int = 0
+    losses: list = field(default_factory=list)
+    rows: list = field(default_factory=list)
+    best: dict | None = None
+    learning_rate: float = 0.0
+    seconds: float = 0.0
+
+
+def fit(
+    model,
+    train,
+    val=None,
+    *,
+    out=None,
+    resume=False,
+    checkpoint_every=("seconds", 60.0),
+    tile="auto",
+    progress=True,
+    info=None,
+    **options,
+):
+    """Train a U-Net.
+
+    Parameters
+    ----------
+    model : tinyseg.models.UNet
+        Trained in place, from the weights it has.
+    train, val : sequence of tinyseg.data.Sample, or a data set of `tinyseg.data`
+        Pictures with masks to train on, and to score the model on after each epoch, each at its full size.
+    out : str or path-like, optional
+        Folder for checkpoints, the table of scores and the curve; nothing is written without it.
+    resume : bool
+        Go on with the run in ``out``, whose options and data must be the same; start it if there is none yet.
+    checkpoint_every : tuple or None
+        ``("steps", n)`` or ``("seconds", s)``: how often ``last.safetensors`` is written, besides after each epoch.
+    tile : int, "auto" or "none"
+        Tiles for validation; see `tinyseg.evaluation.predict`.
+    progress : bool
+        Show a progress bar, and a line per epoch.
+    info : dict, optional
+        More to keep in ``best.safetensors``, as plain values.
+    **options
+        See `Options`: ``steps``, ``batch_size``, ``crop``, ``learning_rate``, ``seed`` and so on.
+
+    Returns
+    -------
+    History
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an option is wrong, the data do not fit the model, or a resumed run differs from what it was.
+    FileExistsError
+        If ``out`` holds a run and ``resume`` is False: it is never overwritten.
+    OSError
+        If a file cannot be written. The checkpoint written last is whole.
+    FloatingPointError
+        If the loss or a gradient becomes NaN or infinite; names the first layer that made it. The checkpoint written
+        last is the last good one.
+    Interrupted
+        On Ctrl-C (SIGINT, SIGTERM): after the step, and after saving. A second Ctrl-C raises KeyboardInterrupt at once.
+    """
+    return _Run(model, train, val, out, resume, checkpoint_every, tile, progress, info, Options(**options)).run()
+
+
+class _Run:
+    """One call of `fit`."""
+
+    def __init__(self, model, train, val, out, resume, checkpoint_every, tile, progress, info, options):
+        if resume and out is None:
+            raise ValueError("resume is True but out is None; expected the folder of the run to go on with")
+        self.model, self.options, self.tile, self.info = model, options, tile, dict(info or {})
+        self.interval = _checked_interval(checkpoint_every)
+        self.source = data_source.Source(model, train, options)
+        self.val = data_source.checked_validation(model, val)
+        self.optimiser = _make_optimiser(model, options)
+        self.schedule = _make_schedule(self.optimiser, options)
+        self.history = History()
+        self.config = {
+            **options.as_dict(),
+            **{name: getattr(model, name) for name in ("in_channels", "out_channels", "widths")},
+            "backend": backend.current_backend(),
+            "training pictures": data_source.fingerprint(train),
+            "validation pictures": data_source.fingerprint(val),
+        }
+        self.folder = None if out is None else RunFolder(out)
+        self.resumed = self._prepare_folder(resume)
+        self.progress = Progress(options.steps, self.history.step, progress)
+
+    # ---- the loop --------------------------------------------------------------------------------------------------
+
+    def run(self):
+        """Train to the end, or to a Ctrl-C."""
+        self.started = time.perf_counter() - self.history.seconds
+        self.saved_at = self.history.step, time.perf_counter()
+        with Interruptible() as self.stop, self.progress, contextlib.closing(self.source):
+            self.model.train()
+            while True:
+                with contextlib.suppress(_StopRequested):
+                    self._finish_epoch()
+                if self.stop.requested:
+                    self._interrupted()
+                if self.history.step == self.options.steps:
+                    break
+                self._step()
+                if self._checkpoint_is_due():
+                    self._save()
+        self.model.eval()
+        return self.history
+
+    def _step(self):
+        """Take one optimiser step."""
+        history, step = self.history, self.history.step
+        x, target = self.source.batch(step)
+        self.optimiser.zero_grad()
+        loss = self._loss(self.model.logits(Tensor(x)), target)
+        value = loss.item()
+        if not np.isfinite(value):
+            self._not_finite(x, target, f"the loss of step {step + 1} is {value}")
+        loss.backward()
+        norm = optim.clip_grad_norm_(self.model.parameters(), self.options.clip_norm or float("inf")).item()
+        if not np.isfinite(norm):
+            self._not_finite(x, target, f"the gradient of step {step + 1} is {norm}")
+        history.learning_rate = self.optimiser.param_groups[0]["lr"]
+        self.optimiser.step()
+        if self.schedule is not None and step + 1 < self.options.steps:
+            self.schedule.step()
+        history.step += 1
+        history.losses.append(value)
+        self.progress.step(value, history.learning_rate)
+
+    def _loss(self, logits, target):
+        """Return cross entropy, plus Dice where it is wanted."""
+        binary = self.model.out_channels == 1
+        if binary:
+            loss = ops.binary_cross_entropy_with_logits(logits, target)
+        else:
+            loss = ops.cross_entropy(logits, target)
+        if self.options.dice_weight:
+            dice = ops.dice_loss(logits, target) if binary else _dice_of_classes(logits, target)
+            loss = loss + dice * self.options.dice_weight
+        return loss
+
+    def _not_finite(self, x, target, what):
+        """Raise the error that names the first layer with a NaN or infinity."""
+        where = find_not_finite(self.model, lambda logits: self._loss(logits, target), x)
+        kept = "" if self.folder is None else f"; the last good checkpoint is {self.folder.last}"
+        raise FloatingPointError(
+            f"{what} (NaN or infinity): {where or 'it did not come again when the step was repeated'}{kept}. "
+            f"A lower learning rate ({self.options.learning_rate:g} now) often helps"
+        )
+
+    # ---- epochs and files ------------------------------------------------------------------------------------------
+
+    def _finish_epoch(self):
+        """After the last step of an epoch: validate, note the scores, keep the best, save. Once per epoch."""
+        history, length = self.history, self.options.steps_per_epoch
+        at_end = history.step and (history.step % length == 0 or history.step == self.options.steps)
+        done = history.rows[-1]["step"] if history.rows else 0
+        if not at_end or done == history.step:
+            return
+        scores = self._validate()
+        row = {
+            "epoch": len(history.rows) + 1,
+            "step": history.step,
+            "loss": float(np.mean(history.losses[done:])),
+            "learning_rate": history.learning_rate,
+            **scores,
+            "seconds": time.perf_counter() - self.started,
+        }
+        history.rows.append(row)
+        self.progress.epoch(row)
+        if history.best is None or row["dice"] is None or row["dice"] > history.best["dice"]:
+            history.best = dict(row)
+            self._save_best()
+        self._save()
+        self._write_progress()
+
+    def _validate(self):
+        """Return the mean scores over the validation pictures."""
+        if self.val is None:
+            return dict.fromkeys(("dice", "iou", "pixel_error"))
+        self.progress.validating()
+
+        def give_up_on_request():
+            if self.stop.requested:
+                raise _StopRequested
+
+        return evaluate(
+            self.model,
+            self.val,
+            tile=self.tile,
+            normalisation=self.options.normalisation,
+            before_tile=give_up_on_request,
+        ).mean()
+
+    def _save_best(self):
+        """Write the weights with all that prediction needs."""
+        if self.folder is None:
+            return
+        about = {
+            "normalisation": self.options.normalisation,
+            "step": self.history.step,
+            "scores": {name: self.history.best[name] for name in ("dice", "iou", "pixel_error")},
+            "trained_on": data_source.names(self.source.dataset),
+            **self.info,
+        }
+        with self._clear_write_errors():
+            save_model(self.folder.best, self.model, about)
+
+    def _save(self):
+        """Write the checkpoint from which a resumed run goes on."""
+        self.saved_at = self.history.step, time.perf_counter()
+        if self.folder is None:
+            return
+        bad = first_not_finite(self.model.state_dict())
+        if bad is not None:
+            raise FloatingPointError(
+                f"after step {self.history.step}, {bad} holds NaN or infinity, so the step was too large; the last good "
+                f"checkpoint is {self.folder.last}. A lower learning rate ({self.options.learning_rate:g} now) often helps"
+            )
+        self.history.seconds = time.perf_counter() - self.started
+        with self._clear_write_errors():
+            self.folder.write_checkpoint(
+                {
+                    "config": self.config,
+                    "info": self.info,
+                    "model": self.model.state_dict(),
+                    "optimiser": self.optimiser.state_dict(),
+                    "schedule": None if self.schedule is None else self.schedule.state_dict(),
+                    "history": {**vars(self.history), "losses": np.array(self.history.losses, np.float64)},
+                }
+            )
+
+    def _write_progress(self):
+        """Write the table and the curve."""
+        if self.folder is not None:
+            with self._clear_write_errors():
+                self.folder.write_progress(self.history.losses, self.history.rows)
+
+    @contextlib.contextmanager
+    def _clear_write_errors(self):
+        """Add to an error of writing what is safe, and how to go on."""
+        try:
+            yield
+        except OSError as error:
+            if not self.folder.last.exists():
+                raise
+            raise type(error)(
+                f"{error}. The run is safe in {self.folder.last}; once the disk is in order, go on with it by --resume "
+                "(resume=True)"
+            ) from error
+
+    def _checkpoint_is_due(self):
+        """Return whether ``checkpoint_every`` has passed."""
+        if self.interval is None:
+            return False
+        kind, length = self.interval
+        step, moment = self.saved_at
+        return (self.history.step - step if kind == "steps" else time.perf_counter() - moment) >= length
+
+    def _interrupted(self):
+        """Save, and raise `Interrupted` with how to go on."""
+        self._save()
+        self._write_progress()
+        text = f"stopped after step {self.history.step} of {self.options.steps}"
+        if self.folder is not None:
+            text += f", saved in {self.folder.last}. Go on with --resume (resume=True)"
+        raise Interrupted(text)
+
+    # ---- starting and resuming -------------------------------------------------------------------------------------
+
+    def _prepare_folder(self, resume):
+        """Make the folder and load its checkpoint; return whether there was one."""
+        if self.folder is None:
+            return False
+        state = self.folder.prepare(resume)
+        if state is not None:
+            self._load(state)
+            self._write_progress()
+            return True
+        self.started = time.perf_counter()
+        self.folder.write_config({**self.config, "info": self.info})
+        self._save()  # step 0: a run killed before its first epoch can be resumed too
+        return False
+
+    def _load(self, state):
+        """Put everything where the checkpoint left it, after checking that it belongs to this run."""
+        changed = differences(state["config"], self.config)
+        if changed:
+            raise ValueError(
+                f"cannot resume {self.folder.path}: {'; '.join(changed)}. Resume with the run's own settings, or start "
+                "a new run in another folder"
+            )
+        self.model.load_state_dict(state["model"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        if self.schedule is not None:
+            self.schedule.load_state_dict(state["schedule"])
+        self.history = History(**{**state["history"], "losses": state["history"]["losses"].tolist()})
+
+
+def _make_optimiser(model, options):
+    """Return the optimiser of the options."""
+    settings = {"lr": options.learning_rate, "weight_decay": options.weight_decay}
+    if options.optimiser == "sgd":
+        return optim.SGD(model.parameters(), momentum=0.9, **settings)
+    return {"adam": optim.Adam, "adamw": optim.AdamW}[options.optimiser](model.parameters(), **settings)
+
+
+def _make_schedule(optimiser, options):
+    """Return the learning-rate schedule of the options, or None for a constant rate."""
+    if options.schedule == "constant":
+        return None
+    return optim.OneCycleLR(optimiser, options.learning_rate, total_steps=options.steps)
+
+
+def _dice_of_classes(logits, target):
+    """Return 1 minus the mean Dice of the classes' softmax probabilities over the batch."""
+    classes = logits.shape[1]
+    truth = (target[:, None] == np.arange(classes)[:, None, None]).astype(logits.dtype)
+    p = ops.softmax(logits, dim=1)
+    both = (p * Tensor(truth)).sum((0, 2, 3))
+    sizes = p.sum((0, 2, 3)) + Tensor(truth.sum((0, 2, 3)))
+    return 1.0 - ((both * 2.0 + 1.0) / (sizes + 1.0)).mean()
+
+
+def _checked_interval(value):
+    """Return ``checkpoint_every``, checked."""
+    if value is None:
+        return None
+    kind, length = value if isinstance(value, tuple) and len(value) == 2 else (None, None)
+    if kind not in ("steps", "seconds") or not isinstance(length, (int, float)) or length <= 0:
+        raise ValueError(f"checkpoint_every is {value!r}; expected ('steps', n), ('seconds', s) or None")
+    return kind, length
