@@ -1,0 +1,103 @@
+"""Convolution: vector kernels over packed rows (see ``correlation``), parallel over blocks of rows."""
+
+from kernels import checks
+from kernels.cpu.correlation import correlate
+from kernels.cpu.packing import gather_axis, scatter_axis
+from kernels.cpu.weight_gradient import channel_sums, weight_gradient
+
+
+def conv2d_forward(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
+    """Convolve pictures with a kernel, as PyTorch's ``conv2d`` does (without turning the kernel round).
+
+    ``y[n, o, oy, ox]`` is ``bias[o]`` plus the sum of ``weight[o, c, ky, kx] * x[n, c, iy, ix]`` over the input
+    channels of o's group and over the kernel, where ``iy = stride * oy - padding + dilation * ky`` and likewise
+    ``ix``; pixels outside the picture count as 0.
+
+    Parameters
+    ----------
+    x : ndarray, shape (N, C, H, W), float32 or float64
+        Pictures.
+    weight : ndarray, shape (O, C / groups, kH, kW)
+        Kernels, of the same type as ``x``.
+    bias : ndarray, shape (O,), optional
+        What is added to each output channel.
+    stride, padding, dilation : int or (int, int)
+        Pixels between two outputs, zeros around the picture, pixels between two taps; vertical, horizontal.
+    groups : int
+        Into how many independent groups the channels are divided.
+
+    Returns
+    -------
+    ndarray, shape (N, O, oH, oW)
+        ``oH = (H + 2 * padding - dilation * (kH - 1) - 1) // stride + 1``, and likewise ``oW``.
+
+    Raises
+    ------
+    TypeError
+        If an array is not a float32 or float64 array, or their types differ.
+    ValueError
+        If shapes do not fit together, or the kernel is larger than the padded picture.
+    """
+    x, weight, bias, g = checks.conv2d(x, weight, bias, stride, padding, dilation, groups)
+    return gather(x, weight, bias, g, (g.oH, g.oW))
+
+
+def conv2d_backward(dy, x, weight, stride=1, padding=0, dilation=1, groups=1, *, needs=(True, True, True)):
+    """Return the gradients of a convolution.
+
+    Parameters
+    ----------
+    dy : ndarray, shape (N, O, oH, oW)
+        Gradient of the loss with respect to the output.
+    x, weight, stride, padding, dilation, groups
+        As they were given to ``conv2d_forward``.
+    needs : (bool, bool, bool)
+        Which of the gradients are wanted.
+
+    Returns
+    -------
+    dx : ndarray or None, shape (N, C, H, W)
+        Gradient with respect to ``x``.
+    dweight : ndarray or None, shape (O, C / groups, kH, kW)
+        Gradient with respect to ``weight``.
+    dbias : ndarray or None, shape (O,)
+        Gradient with respect to the bias.
+
+    Raises
+    ------
+    TypeError
+        If an array is not a float32 or float64 array, or their types differ.
+    ValueError
+        If shapes do not fit together.
+    """
+    dy, x, weight, g, needs = checks.conv2d_gradient(dy, x, weight, stride, padding, dilation, groups, needs)
+    dx = scatter(dy, weight, None, g, (g.H, g.W)) if needs[0] else None
+    dweight = gradient(dy, x, weight.shape, g) if needs[1] else None
+    dbias = channel_sums(dy) if needs[2] else None
+    return dx, dweight, dbias
+
+
+# ---- shared with conv_transpose2d ------------------------------------------------------------------------------------
+
+
+def gather(x, weight, bias, g, size):
+    """Return the convolution of ``x`` with parameters ``g`` and an output of height and width ``size``."""
+    weight = weight.reshape(g.groups, weight.shape[0] // g.groups, *weight.shape[1:])
+    rows = gather_axis(g.kH, g.sH, g.pH, g.dH)
+    cols = gather_axis(g.kW, g.sW, g.pW, g.dW)
+    return correlate(x, weight, bias, size, rows, cols)
+
+
+def scatter(y, weight, bias, g, size):
+    """Return the adjoint of ``gather``: every output pixel of a convolution gives back to the pixels it was made of."""
+    weight = weight.reshape(g.groups, weight.shape[0] // g.groups, *weight.shape[1:]).swapaxes(1, 2)
+    rows = scatter_axis(size[0], g.kH, g.sH, g.pH, g.dH)
+    cols = scatter_axis(size[1], g.kW, g.sW, g.pW, g.dW)
+    return correlate(y, weight, bias, size, rows, cols)
+
+
+def gradient(dy, x, shape, g):
+    """Return the gradient of a weight of shape ``shape`` in the convolution of ``x`` that gave ``y``."""
+    rows = gather_axis(g.kH, g.sH, g.pH, g.dH)
+    cols = gather_axis(g.kW, g.sW, g.pW, g.dW)
+    return weight_gradient(dy, x, g.groups, rows, cols).reshape(shape)

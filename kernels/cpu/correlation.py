@@ -1,0 +1,336 @@
+"""Sums of weights times pixels: convolution, its input gradient and transposed convolution, all by one kernel.
+
+A correlation gives every output channel, at every position, a bias plus the weighted sum of the input pixels that
+the kernel meets there. A convolution is one; so is its input gradient, which reads the output's gradient with the
+kernel's axes exchanged (for stride s, one correlation per position modulo s); and a transposed convolution is the
+input gradient of a convolution by another name. They differ in the two ``Axis`` that say which input an output
+meets.
+
+A task is a block of output rows of one picture and one group of channels. It packs the input rows once, then runs
+``multiply_tile`` over all tiles of output channels and pixels. Each output is one sum in one fixed order, so how the
+work is cut up does not change the result.
+"""
+
+from functools import lru_cache
+from typing import NamedTuple
+
+import numba
+import numpy as np
+from numba import prange
+
+from kernels.cpu import packing
+from kernels.cpu.packing import pack_rows
+from kernels.cpu.vector import TILE_ROWS, TILE_VECTORS, lanes, multiply_tile
+from kernels.jit import jit
+
+# ---- public within the backend ---------------------------------------------------------------------------------------
+
+
+def correlate(x, weight, bias, out_size, rows, cols):
+    """Return the correlation of ``x`` with ``weight``.
+
+    Parameters
+    ----------
+    x : ndarray, shape (N, groups * in, H, W)
+        Input, C-contiguous.
+    weight : ndarray, shape (groups, out, in, kH, kW)
+        Weights, in any memory layout.
+    bias : ndarray or None, shape (groups * out,)
+        What each output starts at, 0 without it.
+    out_size : (int, int)
+        Height and width of the output.
+    rows, cols : packing.Axis
+        Which input rows and columns each output row and column meets.
+
+    Returns
+    -------
+    ndarray, shape (N, groups * out, height, width)
+    """
+    groups, channels = weight.shape[:2]
+    out = packing.new_array((x.shape[0], groups * channels, *out_size), x.dtype)
+    if out.size == 0:
+        return out
+    plan = _plan(x.dtype, x.shape, weight.shape, out_size, rows, cols, numba.get_num_threads())
+    tile_bias = np.zeros((groups, plan.sizes.tiles * TILE_ROWS), x.dtype)
+    if bias is not None:
+        tile_bias[:, :channels] = bias.reshape(groups, channels)
+    weights = [packing.pack_weights(weight, *kernel, TILE_ROWS).reshape(-1) for kernel in plan.kernels]
+    weights = weights[0] if len(weights) == 1 else np.concatenate(weights)
+    scratch = packing.scratch(plan.workers, plan.scratch_size, x.dtype)
+    arrays = packing.flat(out), packing.flat(x), weights, tile_bias.reshape(-1), scratch
+    _correlate_kernel(*arrays, *plan.tables, plan.layout, plan.sizes)
+    return out
+
+
+# ---- planning --------------------------------------------------------------------------------------------------------
+
+#: Scratch for packed rows should leave room for weights in a core's second-level cache.
+_PACKED_BYTES = 400_000
+#: Weights larger than this are read once per task, and the pixels once per tile of channels, not the other way round.
+_WEIGHT_BYTES = 500_000
+#: What it costs to pack one vector, in multiplications of a vector.
+_PACKING_COST = 4
+
+
+class _Sizes(NamedTuple):
+    """What a task must know of the shapes; ``rows`` counts a piece's, ``tiles`` are of output channels in a group."""
+
+    tasks: int
+    groups: int
+    channels: int
+    tiles: int
+    out_height: int
+    out_width: int
+    row_step: int
+    col_step: int
+    rows: int
+    block_rows: int
+    blocks: int
+    parts: int
+    lanes: int
+    result_start: int
+    weights_outside: int
+
+
+class _Plan(NamedTuple):
+    """How one shape of correlation is computed."""
+
+    workers: int
+    scratch_size: int
+    kernels: tuple  # per piece: its kernel rows and columns
+    tables: tuple  # taps, in_offsets, out_offsets, counts, pieces, row_phases, col_phases
+    layout: packing.Layout
+    sizes: _Sizes
+
+
+def _cut(dtype, tasks, channels, in_channels, rows, cols, piece_rows, padded_width, taps, threads):
+    """Return the number of output rows of a block, and of parts of the output channels, that cost the least."""
+    row, col = packing.phases_of(rows), packing.phases_of(cols)
+    tiles = -(-channels // TILE_ROWS)
+    block_rows = np.arange(1, piece_rows + 1)[:, None]
+    parts = np.array([p for p in (1, 2, 4, 8, 16, 32) if p <= tiles])
+    row_size = len(col.phases) * (padded_width + col.reach)
+    packed = in_channels * len(row.phases) * (block_rows + row.reach) * row_size
+    vectors = -(-block_rows * (padded_width // lanes(dtype)) // TILE_VECTORS) * TILE_VECTORS
+    compute = vectors * TILE_ROWS * -(-tiles // parts) * taps
+    rounds = -(-tasks * -(-piece_rows // block_rows) * parts // threads)
+    cost = rounds * (compute + _PACKING_COST * packed / lanes(dtype))
+    cost = np.where((packed * dtype.itemsize > _PACKED_BYTES) & (block_rows > 1), np.inf, cost)
+    best_rows, best_parts = np.unravel_index(np.argmin(cost), cost.shape)
+    return int(best_rows) + 1, int(parts[best_parts])
+
+
+@lru_cache(maxsize=1024)
+def _plan(dtype, x_shape, weight_shape, out_size, rows, cols, threads):
+    """Return the plan for arrays of these shapes."""
+    pictures, _, height, width = x_shape
+    groups, channels, in_channels = weight_shape[:3]
+    width_of_vector, tiles = lanes(dtype), -(-channels // TILE_ROWS)
+
+    piece_rows, piece_cols = -(-out_size[0] // rows.step), -(-out_size[1] // cols.step)  # of the first, largest piece
+    padded_width = -(-piece_cols // width_of_vector) * width_of_vector
+    tap_count = in_channels * sum(len(p.kernel) for p in rows.pieces) * sum(len(p.kernel) for p in cols.pieces)
+    cut = (channels, in_channels, rows, cols, piece_rows, padded_width, tap_count, threads)
+    block_rows, parts = _cut(dtype, pictures * groups, *cut)
+    layout = packing.layout_of(in_channels, height, width, rows, cols, block_rows, padded_width)
+
+    kernels, taps, vectors, pieces = [], [], [], []
+    taps_before = vectors_before = weights_before = 0
+    for row_piece in rows.pieces:
+        for col_piece in cols.pieces:
+            kernels.append((row_piece.kernel, col_piece.kernel))
+            taps.append(packing.tap_offsets(layout, rows, cols, row_piece, col_piece))
+            size = [
+                -(-(n - piece.start) // axis.step)
+                for n, axis, piece in zip(out_size, (rows, cols), (row_piece, col_piece), strict=True)
+            ]
+            vectors.append(_vectors(layout, block_rows, size[1], width_of_vector, rows.step, cols.step, out_size[1]))
+            starts = (row_piece.start, col_piece.start, *size)
+            pieces.append((*starts, taps_before, taps[-1].size, vectors_before, weights_before))
+            taps_before += taps[-1].size
+            vectors_before += vectors[-1].shape[1]
+            weights_before += groups * tiles * taps[-1].size * TILE_ROWS
+
+    blocks = -(-piece_rows // block_rows)
+    tasks = pictures * groups * blocks * parts
+    packed_size = -(-layout.channels * layout.channel_size // 64) * 64
+    result_size = channels * block_rows * padded_width if cols.step > 1 else 0
+    sizes = _Sizes(
+        tasks=tasks,
+        groups=groups,
+        channels=channels,
+        tiles=tiles,
+        out_height=out_size[0],
+        out_width=out_size[1],
+        row_step=rows.step,
+        col_step=cols.step,
+        rows=piece_rows,
+        block_rows=block_rows,
+        blocks=blocks,
+        parts=parts,
+        lanes=width_of_vector,
+        result_start=packed_size,
+        weights_outside=int(tiles * TILE_ROWS * tap_count * dtype.itemsize > _WEIGHT_BYTES),
+    )
+    phases = [np.array(packing.phases_of(axis).phases, np.int64) for axis in (rows, cols)]
+    in_offsets, out_offsets, counts = np.concatenate(vectors, axis=1)
+    tables = (np.concatenate(taps), in_offsets, out_offsets, counts, np.array(pieces, np.int64), *phases)
+    return _Plan(min(threads, tasks), packed_size + result_size, tuple(kernels), tables, layout, sizes)
+
+
+def _vectors(layout, block_rows, cols, width_of_vector, row_step, col_step, out_width):
+    """Return where each vector of a block's pixels reads, where it writes, and how many lanes it writes."""
+    r, j = np.meshgrid(np.arange(block_rows), np.arange(0, cols, width_of_vector), indexing="ij")
+    reads = r * layout.row_size + j
+    # with columns between two outputs of a piece, they wait side by side in scratch
+    writes = r * row_step * out_width + j if col_step == 1 else np.arange(r.size).reshape(r.shape) * width_of_vector
+    counts = np.minimum(cols - j, width_of_vector)
+    return np.stack([reads.ravel(), writes.ravel(), counts.ravel()]).astype(np.int64)
+
+
+# ---- the kernel ------------------------------------------------------------------------------------------------------
+
+
+@jit(parallel=True)
+def _correlate_kernel(
+    out, x, weights, bias, scratch, taps, in_offsets, out_offsets, counts, pieces, row_phases, col_phases, layout, sizes
+):
+    """Share the tasks out to as many workers as there are rows of scratch."""
+    workers = scratch.shape[0]
+    for worker in prange(workers):
+        _correlate_tasks(
+            out,
+            x,
+            weights,
+            bias,
+            scratch[worker],
+            taps,
+            in_offsets,
+            out_offsets,
+            counts,
+            pieces,
+            row_phases,
+            col_phases,
+            layout,
+            sizes,
+            np.int64(worker) * sizes.tasks // workers,
+            (np.int64(worker) + 1) * sizes.tasks // workers,
+        )
+
+
+@jit
+def _correlate_tasks(
+    out,
+    x,
+    weights,
+    bias,
+    scratch,
+    taps,
+    in_offsets,
+    out_offsets,
+    counts,
+    pieces,
+    row_phases,
+    col_phases,
+    layout,
+    sizes,
+    first_task,
+    last_task,
+):
+    """Compute some tasks: pack the rows of a block, then run the tiles of each piece."""
+    picture_size = layout.channels * layout.height * layout.width
+    reach = layout.rows - sizes.block_rows
+    for task in range(first_task, last_task):
+        part, block = task % sizes.parts, task // sizes.parts % sizes.blocks
+        plane = task // (sizes.parts * sizes.blocks)  # picture * groups + group
+        first_row = block * sizes.block_rows
+        block_rows = min(sizes.block_rows, sizes.rows - first_row)
+        pack_rows(scratch, 0, x, plane * picture_size, first_row, block_rows + reach, row_phases, col_phases, layout)
+        first_tile, last_tile = part * sizes.tiles // sizes.parts, (part + 1) * sizes.tiles // sizes.parts
+        for p in range(pieces.shape[0]):
+            rows = min(block_rows, pieces[p, 2] - first_row)
+            if rows > 0:
+                _correlate_piece(
+                    out,
+                    weights,
+                    bias,
+                    scratch,
+                    taps,
+                    in_offsets,
+                    out_offsets,
+                    counts,
+                    pieces[p],
+                    sizes,
+                    plane,
+                    first_row,
+                    rows,
+                    first_tile,
+                    last_tile,
+                )
+
+
+@jit
+def _correlate_piece(
+    out,
+    weights,
+    bias,
+    scratch,
+    taps,
+    in_offsets,
+    out_offsets,
+    counts,
+    piece,
+    sizes,
+    plane,
+    first_row,
+    rows,
+    first_tile,
+    last_tile,
+):
+    """Compute ``rows`` output rows of one piece from packed rows, for some tiles of output channels."""
+    start_row, start_col, _, cols, tap_start, tap_count, vector_start, weight_start = piece
+    row_vectors = (cols + sizes.lanes - 1) // sizes.lanes
+    vectors = rows * row_vectors
+    out_size = sizes.out_height * sizes.out_width
+    out_start = plane * sizes.channels * out_size + (start_row + sizes.row_step * first_row) * sizes.out_width
+    group = plane % sizes.groups
+
+    target, target_start, channel_size = out, out_start, out_size
+    if sizes.col_step > 1:
+        target, target_start, channel_size = scratch, sizes.result_start, vectors * sizes.lanes
+    pixel_tiles, channel_tiles = (vectors + TILE_VECTORS - 1) // TILE_VECTORS, last_tile - first_tile
+    outer, inner = pixel_tiles, channel_tiles
+    if sizes.weights_outside:
+        outer, inner = channel_tiles, pixel_tiles
+    for a in range(outer):
+        for b in range(inner):
+            tile, first = first_tile + b, a * TILE_VECTORS
+            if sizes.weights_outside:
+                tile, first = first_tile + a, b * TILE_VECTORS
+            channel = tile * TILE_ROWS
+            multiply_tile(
+                target,
+                target_start + channel * channel_size,
+                channel_size,
+                sizes.channels - channel,
+                out_offsets,
+                counts,
+                scratch,
+                in_offsets,
+                vector_start + first,
+                vectors - first,
+                taps,
+                tap_start,
+                tap_count,
+                weights,
+                weight_start + (group * sizes.tiles + tile) * tap_count * TILE_ROWS,
+                bias,
+                (group * sizes.tiles + tile) * TILE_ROWS,
+            )
+    if sizes.col_step > 1:
+        for channel in range(first_tile * TILE_ROWS, min(last_tile * TILE_ROWS, sizes.channels)):
+            for r in range(rows):
+                source = target_start + channel * channel_size + r * row_vectors * sizes.lanes
+                to = out_start + channel * out_size + r * sizes.row_step * sizes.out_width + start_col
+                for j in range(cols):
+                    out[to + sizes.col_step * j] = scratch[source + j]

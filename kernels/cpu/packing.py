@@ -1,0 +1,225 @@
+"""How a convolution reads its input: rows packed so that every tap of the kernel is a plain vector load.
+
+A task copies the input rows that it needs into scratch of its own, with zeros where the padding is, and with rows
+and columns sorted by their remainder modulo the stride (their phase). What a tap meets at neighbouring output pixels
+then lies side by side, whatever the stride, padding or dilation, and a vector may read past the end of an output row
+without leaving the scratch.
+"""
+
+import threading
+from typing import NamedTuple
+
+import numpy as np
+
+from kernels.cpu.vector import clear, copy
+from kernels.jit import jit
+
+# ---- which input positions an output position reads ------------------------------------------------------------------
+
+
+class Piece(NamedTuple):
+    """Outputs ``start, start + step, ...``: number i meets input ``stride * i + offset`` with each kernel index."""
+
+    start: int
+    kernel: tuple
+    offsets: tuple
+
+
+class Axis(NamedTuple):
+    """One axis of a correlation: every output belongs to one piece."""
+
+    stride: int
+    step: int
+    pieces: tuple
+
+
+def gather_axis(kernel_size, stride, padding, dilation):
+    """Return the axis of a convolution: output i meets input ``stride * i - padding + dilation * k``."""
+    offsets = tuple(dilation * k - padding for k in range(kernel_size))
+    return Axis(stride, 1, (Piece(0, tuple(range(kernel_size)), offsets),))
+
+
+def scatter_axis(size, kernel_size, stride, padding, dilation):
+    """Return the axis of a convolution's adjoint with ``size`` outputs: its input gradient, or its transpose.
+
+    Position p of the picture met output i of the convolution with kernel index k where ``p = stride * i - padding +
+    dilation * k``. So the positions of one remainder modulo the stride share their kernel indices, and each such
+    piece is an ordinary correlation of stride 1 over the outputs.
+    """
+    pieces = []
+    for start in range(min(stride, size)):
+        kernel = tuple(k for k in range(kernel_size) if (start + padding - dilation * k) % stride == 0)
+        pieces.append(Piece(start, kernel, tuple((start + padding - dilation * k) // stride for k in kernel)))
+    return Axis(1, stride, tuple(pieces))
+
+
+class Phases(NamedTuple):
+    """Where packing puts the positions of an axis: by phase, and by place within the phase."""
+
+    first: int  # input position of phase 0, place 0, for output 0
+    phases: tuple  # the remainders that some tap meets
+    reach: int  # how many places the taps go beyond the first
+
+    def place(self, offset, stride):
+        """Return the index of the phase of ``offset``, and its place there."""
+        place, phase = divmod(offset - self.first, stride)
+        return self.phases.index(phase), place
+
+
+def phases_of(axis):
+    """Return how the positions that ``axis`` meets are packed."""
+    offsets = [offset for piece in axis.pieces for offset in piece.offsets] or [0]
+    first = min(offsets)
+    phases = sorted({(offset - first) % axis.stride for offset in offsets})
+    return Phases(first, tuple(phases), (max(offsets) - first) // axis.stride)
+
+
+# ---- packing ---------------------------------------------------------------------------------------------------------
+
+
+class Layout(NamedTuple):
+    """Layout of the packed rows: [channel][row phase][row][column phase][pitch]."""
+
+    channels: int
+    height: int
+    width: int
+    row_first: int
+    row_stride: int
+    rows: int
+    col_first: int
+    col_stride: int
+    pitch: int
+    row_size: int
+    channel_size: int
+
+
+def layout_of(channels, height, width, rows, cols, block_rows, padded_width):
+    """Return the layout for blocks of ``block_rows`` output rows of ``padded_width`` pixels, in whole vectors."""
+    row, col = phases_of(rows), phases_of(cols)
+    packed_rows, pitch = block_rows + row.reach, padded_width + col.reach
+    row_size = len(col.phases) * pitch
+    channel_size = len(row.phases) * packed_rows * row_size
+    fields = (channels, height, width, row.first, rows.stride, packed_rows, col.first, cols.stride, pitch)
+    return Layout(*fields, row_size, channel_size)
+
+
+def tap_offsets(layout, rows, cols, row_piece, col_piece):
+    """Return where each tap (channel, kernel row, kernel column) of a piece starts in the packed rows."""
+    row, col = phases_of(rows), phases_of(cols)
+    places = [row.place(offset, rows.stride) for offset in row_piece.offsets]
+    down = [(phase * layout.rows + place) * layout.row_size for phase, place in places]
+    places = [col.place(offset, cols.stride) for offset in col_piece.offsets]
+    right = [phase * layout.pitch + place for phase, place in places]
+    channel = np.arange(layout.channels, dtype=np.int64) * layout.channel_size
+    offsets = channel[:, None, None] + np.array(down, np.int64)[:, None] + np.array(right, np.int64)
+    return offsets.reshape(-1)
+
+
+@jit
+def pack_rows(packed, start, x, x_start, first_row, rows, row_phases, col_phases, layout):
+    """Pack what ``rows`` output rows from ``first_row`` on need of all channels of the picture at ``x_start``."""
+    stride = layout.col_stride
+    for c in range(layout.channels):
+        for i in range(row_phases.size):
+            for r in range(rows):
+                y = layout.row_first + row_phases[i] + layout.row_stride * (first_row + r)
+                to = start + c * layout.channel_size + (i * layout.rows + r) * layout.row_size
+                if y < 0 or y >= layout.height:
+                    clear(packed, to, layout.row_size)
+                    continue
+                source = x_start + (c * layout.height + y) * layout.width
+                for k in range(col_phases.size):
+                    x_first = layout.col_first + col_phases[k]
+                    # places from `left` to `right` are in the picture, the others are padding
+                    left = min(max(0, -(x_first // stride)), layout.pitch)
+                    right = max(left, min(layout.pitch, -((x_first - layout.width) // stride)))
+                    clear(packed, to, left)
+                    if stride == 1:
+                        copy(packed, to + left, x, source + x_first + left, right - left)
+                    else:
+                        for j in range(left, right):
+                            packed[to + j] = x[source + x_first + stride * j]
+                    clear(packed, to + right, layout.pitch - right)
+                    to += layout.pitch
+
+
+@jit
+def pack_gradient(packed, start, dy, dy_start, rows, width, padded_width):
+    """Copy ``rows`` rows of ``width`` pixels, filling up each with zeros to ``padded_width``."""
+    if width == padded_width:
+        copy(packed, start, dy, dy_start, rows * width)
+        return
+    for r in range(rows):
+        to = start + r * padded_width
+        copy(packed, to, dy, dy_start + r * width, width)
+        clear(packed, to + width, padded_width - width)
+
+
+def pack_weights(weight, row_kernel, col_kernel, tile_rows):
+    """Return the weights of some kernel rows and columns, ``tile_rows`` output channels side by side per tap.
+
+    Parameters
+    ----------
+    weight : (groups, out, in, kH, kW)
+        Weights of a correlation.
+    row_kernel, col_kernel : sequence of int
+        Indices into kH and kW, in the order of the taps.
+    tile_rows : int
+        Output channels per tile; the last tile is filled up with zeros.
+
+    Returns
+    -------
+    ndarray, shape (groups, tiles, taps, tile_rows)
+    """
+    chosen = weight[:, :, :, list(row_kernel)][..., list(col_kernel)]
+    groups, channels = chosen.shape[:2]
+    taps = int(np.prod(chosen.shape[2:]))
+    tiles = -(-channels // tile_rows)
+    packed = np.zeros((groups, tiles * tile_rows, taps), weight.dtype)
+    packed[:, :channels] = chosen.reshape(groups, channels, taps)
+    return np.ascontiguousarray(packed.reshape(groups, tiles, tile_rows, taps).swapaxes(2, 3))
+
+
+# ---- arrays for a kernel ---------------------------------------------------------------------------------------------
+
+
+class _Unlocked:
+    """Shows the memory of an array as writable."""
+
+    def __init__(self, a):
+        address, _ = a.__array_interface__["data"]
+        self.__array_interface__ = {**a.__array_interface__, "data": (address, False)}
+        self.owner = a
+
+
+def flat(a):
+    """Return C-contiguous ``a`` as one line, which Numba takes for writable.
+
+    To Numba a read-only array is of another type, for which it would compile every kernel a second time. No kernel
+    writes to its inputs.
+    """
+    if not a.flags.writeable:
+        a = np.asarray(_Unlocked(a))
+    return a.reshape(-1)
+
+
+def new_array(shape, dtype):
+    """Return an array of any content, for a kernel to fill: the one place where results come from."""
+    return np.empty(shape, dtype)
+
+
+_own = threading.local()
+
+
+def scratch(workers, size, dtype):
+    """Return an array (workers, size) of any content, kept for the next call from the same Python thread.
+
+    Fresh memory costs a page fault every 4 KB, which for a small convolution is more than the work itself.
+    """
+    kept = getattr(_own, "buffers", None)
+    if kept is None:
+        kept = _own.buffers = {}
+    needed = workers * size
+    if dtype not in kept or kept[dtype].size < needed:
+        kept[dtype] = np.empty(needed, dtype)
+    return kept[dtype][:needed].reshape(workers, size)

@@ -1,0 +1,254 @@
+"""The vector kernels of convolution and matrix product: against the naive ones, at their edges, in any partition."""
+
+import subprocess
+import sys
+
+import numba
+import numpy as np
+import pytest
+from cases import compare, of
+
+import kernels
+from kernels.cpu import conv2d, conv_transpose2d, correlation, packing, vector, weight_gradient
+
+naive = kernels.get("naive")
+BOTH = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
+
+
+@BOTH
+@pytest.mark.parametrize("case", of("conv2d", "conv_transpose2d", "linear"), ids=str)
+def test_equals_naive(case, dtype):
+    compare("cpu", case, dtype)
+
+
+def assert_near(actual, expected, what):
+    """Check against naive, where sums have up to some thousand terms of about 1."""
+    bound = (1e-5 if expected.dtype == np.float32 else 1e-13) * max(1, np.abs(expected).max(initial=0))
+    assert actual.shape == expected.shape and actual.dtype == expected.dtype, what
+    assert np.abs(actual - expected).max(initial=0) <= bound, what
+
+
+# ---- guard bands ----------------------------------------------------------------------------------------------------
+
+GUARD = 300  # elements of NaN on each side: more than any vector could reach beyond
+
+
+class Guards:
+    """Arrays inside larger ones, with NaN around them."""
+
+    def __init__(self):
+        self.all = []
+
+    def place(self, a):
+        """Return a copy of ``a`` inside a guard band."""
+        inside = self.empty(a.shape, a.dtype)
+        inside[...] = a
+        return inside
+
+    def empty(self, shape, dtype):
+        """Return an array of NaN inside a guard band, in place of ``packing.new_array``."""
+        size = int(np.prod(shape))
+        whole = np.full(size + 2 * GUARD, np.nan, dtype)
+        self.all.append(whole)
+        return whole[GUARD : GUARD + size].reshape(shape)
+
+    def scratch(self, workers, size, dtype):
+        """Take the place of ``packing.scratch``. Scratch starts as NaN: what was not packed must not be used."""
+        return self.empty((workers, size), dtype)
+
+    def check(self):
+        """Check that no guard band was written to."""
+        for whole in self.all:
+            assert np.isnan(whole[:GUARD]).all() and np.isnan(whole[-GUARD:]).all()
+
+
+@pytest.fixture
+def guards(monkeypatch):
+    guards = Guards()
+    monkeypatch.setattr(packing, "new_array", guards.empty)
+    monkeypatch.setattr(packing, "scratch", guards.scratch)
+    return guards
+
+
+def run_guarded(guards, operator, dtype, x_shape, weight_shape, rng, **parameters):
+    """Run forward and backward between guard bands and compare with naive."""
+    forward, backward = (getattr(operator[0], f"{operator[1]}_{way}") for way in ("forward", "backward"))
+    x, weight = (np.asarray(rng.standard_normal(shape), dtype) for shape in (x_shape, weight_shape))
+    outputs = weight_shape[0] if operator[1] == "conv2d" else weight_shape[1] * parameters.get("groups", 1)
+    bias = np.asarray(rng.standard_normal(outputs), dtype)
+    expected = getattr(naive, f"{operator[1]}_forward")(x, weight, bias, **parameters)
+    dy = np.asarray(rng.standard_normal(expected.shape), dtype)
+    gradients = getattr(naive, f"{operator[1]}_backward")(dy, x, weight, **parameters)
+
+    inputs = [guards.place(a) for a in (x, weight, bias, dy)]
+    results = [forward(*inputs[:3], **parameters), *backward(inputs[3], *inputs[:2], **parameters)]
+    guards.check()
+    for before, after in zip((x, weight, bias, dy), inputs, strict=True):
+        assert np.array_equal(before, after)
+    for name, actual, wanted in zip(("y", "dx", "dweight", "dbias"), results, (expected, *gradients), strict=True):
+        assert_near(actual, wanted, f"{name} {x_shape} {weight_shape} {parameters}")
+
+
+CONV = (conv2d, "conv2d")
+TRANSPOSED = (conv_transpose2d, "conv_transpose2d")
+
+
+@BOTH
+@pytest.mark.parametrize("remainder", range(2 * vector.TILE_VECTORS))
+def test_nothing_beyond_the_arrays_at_every_width(guards, rng, dtype, remainder):
+    lanes = vector.lanes(dtype)
+    for width in range(remainder * lanes + 1, (remainder + 1) * lanes + 2):
+        run_guarded(guards, CONV, dtype, (2, 2, 3, width), (3, 2, 3, 3), rng, padding=1)
+
+
+@BOTH
+@pytest.mark.parametrize("operator", [CONV, TRANSPOSED], ids=["conv2d", "conv_transpose2d"])
+@pytest.mark.parametrize("channels", range(1, 2 * vector.TILE_ROWS + 2))
+def test_nothing_beyond_the_arrays_at_every_channel_count(guards, rng, dtype, operator, channels):
+    weight = (channels, 3, 3, 2) if operator is CONV else (3, channels, 3, 2)
+    run_guarded(guards, operator, dtype, (1, 3, 4, 9), weight, rng, stride=(1, 2))
+
+
+@BOTH
+@pytest.mark.parametrize("operator", [CONV, TRANSPOSED], ids=["conv2d", "conv_transpose2d"])
+@pytest.mark.parametrize("seed", range(25))
+def test_nothing_beyond_the_arrays_with_any_parameters(guards, dtype, operator, seed):
+    rng = np.random.default_rng(seed)
+
+    def draw(low, high):
+        return tuple(int(v) for v in rng.integers(low, high + 1, 2))
+
+    kernel, stride, dilation, groups = draw(1, 4), draw(1, 4), draw(1, 3), int(rng.integers(1, 4))
+    reach = [d * (k - 1) + 1 for k, d in zip(kernel, dilation, strict=True)]
+    pictures, per_group, outputs = (int(rng.integers(1, high)) for high in (4, 4, 6))
+    channels = per_group * groups
+    parameters = {"stride": stride, "dilation": dilation, "groups": groups}
+    if operator is CONV:
+        padding = draw(0, 5)
+        size = [int(rng.integers(max(1, r - 2 * p), 30)) for r, p in zip(reach, padding, strict=True)]
+        weight = (outputs * groups, per_group, *kernel)
+    else:
+        size = [int(rng.integers(1, 16)) for _ in range(2)]
+        least = [(n - 1) * s + r for n, s, r in zip(size, stride, reach, strict=True)]
+        padding = tuple(int(rng.integers(0, min(4, (n - 1) // 2) + 1)) for n in least)
+        limits = zip(stride, dilation, strict=True)
+        parameters["output_padding"] = tuple(int(rng.integers(0, max(limit))) for limit in limits)
+        weight = (channels, outputs, *kernel)
+    run_guarded(guards, operator, dtype, (pictures, channels, *size), weight, rng, padding=padding, **parameters)
+
+
+@BOTH
+def test_large_enough_for_several_blocks_and_slots(guards, rng, dtype):
+    run_guarded(guards, CONV, dtype, (2, 9, 70, 100), (17, 9, 3, 3), rng, padding=1)
+    run_guarded(guards, CONV, dtype, (5, 40, 9, 8), (33, 40, 3, 3), rng, padding=1, stride=(2, 1))
+    run_guarded(guards, CONV, dtype, (1, 300, 6, 7), (520, 300, 1, 1), rng)
+
+
+# ---- NaN and infinity ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf], ids=["nan", "inf"])
+@pytest.mark.parametrize(
+    "parameters", [{"padding": 1}, {"stride": 2, "padding": 2}, {"dilation": 2}, {"groups": 2}], ids=str
+)
+def test_a_nan_reaches_what_its_windows_cover_and_nothing_else(rng, parameters, value):
+    shape, weight_shape = (2, 4, 6, 21), (4, 4 // parameters.get("groups", 1), 3, 3)
+    x, weight = (np.asarray(rng.standard_normal(s), np.float32) for s in (shape, weight_shape))
+    clean = naive.conv2d_forward(x, weight, **parameters)
+    dy = np.asarray(rng.standard_normal(clean.shape), np.float32)
+
+    def finite(module, x, dy):
+        results = module.conv2d_forward(x, weight, **parameters), *module.conv2d_backward(dy, x, weight, **parameters)
+        return [np.isfinite(a) for a in results]
+
+    pixels = [(0, 0, 0), (1, 2, 5), (3, 5, 20), (2, 3, 15), (2, 3, 16), (0, 5, 0)]
+    for c, row, col in pixels:
+        for spoiled in ("x", "dy"):
+            arrays = {"x": x.copy(), "dy": dy.copy()}
+            where = (1, c, min(row, arrays[spoiled].shape[2] - 1), min(col, arrays[spoiled].shape[3] - 1))
+            arrays[spoiled][where] = value
+            actual, expected = finite(conv2d, **arrays), finite(naive, **arrays)
+            if spoiled == "dy":
+                # the padding is zeros, and 0 * nan is nan: the naive kernels leave these products out
+                assert not (actual[2] & ~expected[2]).any() and actual[2][np.arange(4) != c].all()
+                actual[2] = expected[2]
+            for name, a, b in zip(("y", "dx", "dweight", "dbias"), actual, expected, strict=True):
+                assert np.array_equal(a, b), f"{name} with {value} at {where} of {spoiled}"
+
+
+# ---- any partition of the work gives the same bits -------------------------------------------------------------------
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("x_shape", "weight_shape", "parameters"),
+    [
+        ((3, 5, 40, 50), (9, 5, 3, 3), {"padding": 1}),
+        ((2, 64, 12, 12), (70, 64, 3, 3), {"padding": 1}),
+        ((2, 8, 33, 20), (8, 1, 3, 3), {"groups": 8, "stride": 2}),
+    ],
+    ids=["wide", "deep", "depthwise"],
+)
+def test_same_bits_for_any_number_of_threads(monkeypatch, rng, dtype, x_shape, weight_shape, parameters):
+    x, weight = (np.asarray(rng.standard_normal(shape), dtype) for shape in (x_shape, weight_shape))
+    results = {}
+    for threads in (1, 2, 3, 8, 50):
+        # the number of shares that the work is cut into; however many threads then take them
+        monkeypatch.setattr(numba, "get_num_threads", lambda threads=threads: threads)
+        y = conv2d.conv2d_forward(x, weight, **parameters)
+        results[threads] = y, *conv2d.conv2d_backward(np.cos(y), x, weight, **parameters)
+    for threads, arrays in results.items():
+        for one, other in zip(results[1], arrays, strict=True):
+            assert one.tobytes() == other.tobytes(), f"{threads} threads"
+
+
+# ---- compiling -------------------------------------------------------------------------------------------------------
+
+SECOND_PROCESS = """
+import numpy as np
+from kernels.cpu import conv2d, correlation, weight_gradient
+x, weight = np.ones((1, 2, 5, 6), np.float32), np.ones((3, 2, 3, 3), np.float32)
+conv2d.conv2d_backward(conv2d.conv2d_forward(x, weight), x, weight)
+kernels = weight_gradient._weight_gradient_kernel, weight_gradient._channel_sums_kernel
+for kernel in (correlation._correlate_kernel, *kernels):
+    assert sum(kernel.stats.cache_hits.values()) == 1 and not kernel.stats.cache_misses, kernel.stats
+"""
+
+
+def test_a_second_process_compiles_nothing():
+    x, weight = np.ones((1, 2, 5, 6), np.float32), np.ones((3, 2, 3, 3), np.float32)
+    conv2d.conv2d_backward(conv2d.conv2d_forward(x, weight), x, weight)
+    subprocess.run([sys.executable, "-c", SECOND_PROCESS], check=True, timeout=600)
+
+
+def test_read_only_and_strided_inputs_compile_nothing_more(rng):
+    x, weight = rng.standard_normal((2, 4, 7, 9)), rng.standard_normal((5, 4, 3, 3))
+    y = conv2d.conv2d_forward(x, weight)
+    gradients = conv2d.conv2d_backward(y, x, weight)
+    dispatchers = (correlation._correlate_kernel, weight_gradient._weight_gradient_kernel)
+    compiled = [len(dispatcher.signatures) for dispatcher in dispatchers]
+    for a in (x, weight, y):
+        a.flags.writeable = False
+    strided = np.repeat(x, 2, axis=3)[..., ::2]
+    for pictures in (x, strided):
+        assert np.array_equal(conv2d.conv2d_forward(pictures, weight), y)
+        for actual, expected in zip(conv2d.conv2d_backward(y, pictures, weight), gradients, strict=True):
+            assert np.array_equal(actual, expected)
+    assert [len(dispatcher.signatures) for dispatcher in dispatchers] == compiled
+
+
+@pytest.mark.parametrize(
+    ("features", "machine", "registers"),
+    [
+        ({"avx", "avx2", "fma", "avx512f"}, "x86_64", (64, 32)),
+        ({"avx", "avx2", "fma"}, "AMD64", (32, 16)),
+        (set(), "x86_64", (16, 16)),
+        ({"neon"}, "arm64", (16, 32)),
+    ],
+)
+def test_tiles_fit_the_registers(features, machine, registers):
+    tiling = vector.choose_tiling(features, machine)
+    assert tiling.vector_bytes == registers[0]
+    # accumulators, the pixels of one step, and a weight; accumulators, the gradients of one step, and a pixel
+    assert tiling.rows * tiling.vectors + tiling.vectors + 1 <= registers[1]
+    assert tiling.dot_rows * tiling.dot_taps + tiling.dot_rows + 1 <= registers[1]
