@@ -162,7 +162,7 @@ class Rotate90:
 
 @dataclass(frozen=True)
 class Rotate:
-    """Turn about the centre by an angle up to ``degrees`` either way; the size stays."""
+    """Turn about the centre by an angle up to ``degrees`` either way (above 0 is clockwise); the size stays."""
 
     degrees: float = 180.0
 

@@ -48,6 +48,8 @@ class Stored:
         What the channels are.
     palette : ndarray or None
         (entries, 3) float32 in [0, 1].
+    white_is_zero : bool
+        Whether the file says that small numbers are bright (TIFF's MINISWHITE). The array has the numbers as stored.
     format : {"PNG", "JPEG", "TIFF"}
         What the file is.
     page, pages : int
@@ -60,6 +62,7 @@ class Stored:
     bits: int
     colour: str
     palette: np.ndarray | None
+    white_is_zero: bool
     format: str
     page: int
     pages: int
@@ -186,7 +189,7 @@ def _read_with_pillow(path, format):
     if bits == 16 and colour_type != 0:
         refuse(path, "is a PNG with 16 bits a channel and colour or alpha, which would be cut to 8; save it as TIFF")
     try:
-        with Image.open(path, formats=(format, "MPO")) as image:
+        with Image.open(path, formats=(format,)) as image:
             image.load()
             orientation = image.getexif().get(_ORIENTATION, 1)
             mode, palette = image.mode, _palette_of(image)
@@ -207,7 +210,7 @@ def _read_with_pillow(path, format):
         refuse(path, f"is a {format} in {mode} colours; expected grey, RGB or palette")
     colour = "palette" if mode == "P" else "grey" if array.ndim == 2 else "rgb"
     array = _turn_upright(array, orientation)
-    return Stored(array, bits, colour, palette, format, 0, 1, os.fspath(path))
+    return Stored(array, bits, colour, palette, False, format, 0, 1, os.fspath(path))
 
 
 def _palette_of(image):
@@ -299,22 +302,20 @@ def _read_tiff(path, number):
             refuse(path, f"has {len(pages)} pages; page {number} was asked for (pages count from 0)")
         page = pages[number]
         _check_page(path, tif, page)
-        array, inverted, readable_here = _decode_page(path, page)
+        array, orientation = _decode_page(path, tif, page)
         bits, photometric = int(page.bitspersample), int(page.photometric)
         palette = _tiff_palette(page) if photometric == 3 else None
-        orientation = page.tags.valueof(_ORIENTATION, 1) if readable_here else 1
     array = array.astype(array.dtype.newbyteorder("="), copy=False)
     if array.dtype == bool:
         array = array.astype(np.uint8)
     if array.dtype.kind not in "uif":
         refuse(path, f"holds {array.dtype} values; expected integers or floats")
-    if inverted and array.dtype.kind == "u":
-        array = array.dtype.type(2**bits - 1) - array
     if array.ndim == 3:
         array = _drop_alpha(array, page)
     colour = "grey" if array.ndim == 2 else "rgb" if array.shape[2] == 3 and photometric in (2, 6) else "channels"
     colour = "palette" if palette is not None else colour
-    return Stored(_turn_upright(array, orientation), bits, colour, palette, "TIFF", number, len(pages), str(path))
+    array = _turn_upright(array, orientation)
+    return Stored(array, bits, colour, palette, photometric == 0, "TIFF", number, len(pages), os.fspath(path))
 
 
 def _check_page(path, tif, page):
@@ -329,8 +330,8 @@ def _check_page(path, tif, page):
         refuse(path, f"has channels of different depths, {page.bitspersample} bits; expected one depth")
 
 
-def _decode_page(path, page):
-    """Return (array, whether 0 is white, whether the orientation is still to be applied)."""
+def _decode_page(path, tif, page):
+    """Return a page's numbers as stored, and the orientation that is still to be applied."""
     if int(page.photometric) in (0, 1, 2, 3):
         try:
             array = page.asarray()
@@ -338,32 +339,45 @@ def _decode_page(path, page):
             if "imagecodecs" not in str(error):
                 refuse(path, f"is truncated or damaged: {error}", error)
         else:
-            return (array.transpose(1, 2, 0) if page.axes == "SYX" else array), int(page.photometric) == 0, True
-    return _decode_page_with_pillow(path, page)
+            array = array.transpose(1, 2, 0) if page.axes == "SYX" else array
+            return array, page.tags.valueof(_ORIENTATION, 1)
+    return _decode_page_with_pillow(path, tif, page), 1  # Pillow applies it
 
 
-def _decode_page_with_pillow(path, page):
+def _decode_page_with_pillow(path, tif, page):
     """Decode a compression that tifffile has no code for (LZW, JPEG, fax), where Pillow does so without loss."""
-    kind, samples = np.dtype(page.dtype), page.samplesperpixel
     compression = getattr(page.compression, "name", page.compression)
-    name = f"{page.bitspersample}-bit TIFF of {samples} channel(s) with {compression} compression"
-    mode = {("|b1", 1): "1", ("|u1", 1): "L", ("|u1", 3): "RGB", ("|u1", 4): "RGBA"}.get((kind.str, samples))
-    if int(page.photometric) == 3:
-        mode = "P" if mode == "L" else None
-    if mode is None and samples == 1 and kind.newbyteorder("=") in (np.uint16, np.float32):
-        mode = "I;16" if kind.kind == "u" else "F"
-    if mode is None or (kind == np.uint8 and int(page.bitspersample) != 8):
-        refuse(path, f"is a {name}, which cannot be read exactly here; save it uncompressed, or install imagecodecs")
+    what = f"is a {page.bitspersample}-bit TIFF of {page.samplesperpixel} channel(s) with {compression} compression"
+    advice = "save it uncompressed, or install imagecodecs"
+    mode = _pillow_mode(tif, page)
+    if mode is None:
+        refuse(path, f"{what}, which cannot be read exactly here; {advice}")
     try:
         with Image.open(path, formats=("TIFF",)) as image:
             image.seek(page.index)
             image.load()
             found, array = image.mode, np.array(image)
     except Exception as error:
-        refuse(path, f"is truncated or damaged, or a kind of TIFF that cannot be read ({name})", error)
-    if found.removesuffix("B") != mode and not (mode == "RGBA" and found == "RGBX"):
-        refuse(path, f"is a {name}, which would be read as {found}; save it uncompressed, or install imagecodecs")
-    return array, mode == "I;16" and int(page.photometric) == 0, False  # Pillow inverts 1 and 8 bits by itself
+        refuse(path, f"{what}: either a kind that cannot be read here ({advice}), or damaged ({error})", error)
+    if found.removesuffix("B") != mode:
+        refuse(path, f"{what}, which would be read as {found}; {advice}")
+    if int(page.photometric) == 0 and mode in ("1", "L"):  # Pillow turned black and white round
+        array = ~array
+    return array
+
+
+def _pillow_mode(tif, page):
+    """Return the mode in which Pillow gives a page exactly, or None."""
+    kind, samples, photometric = np.dtype(page.dtype), page.samplesperpixel, int(page.photometric)
+    if photometric == 3:
+        return "P" if (kind, samples, page.bitspersample) == (np.uint8, 1, 8) else None
+    if kind == np.uint8 and page.bitspersample == 8:
+        return {1: "L", 3: "RGB", 4: "RGBA"}.get(samples)
+    if samples != 1:
+        return None
+    if kind == np.float32:
+        return "F" if tif.byteorder == "<" else None  # others come with their bytes in the wrong order
+    return {np.dtype(bool): "1", np.dtype(np.uint16): "I;16"}.get(kind.newbyteorder("="))
 
 
 def _drop_alpha(array, page):

@@ -19,8 +19,9 @@ def read_mask(path, num_classes=1, *, instances=False, ignore_index=None, page=N
 
     With ``num_classes`` 3 or more, the numbers in the file are the classes, 0 (background) to ``num_classes - 1``;
     in a palette file, the indices. No other number is guessed at: it is an error. Colour files count as grey if
-    their channels are equal. JPEG changes values near edges, so JPEG masks are cut at half of white; only masks of
-    two classes survive that.
+    their channels are equal. The numbers count as stored, also in TIFF files whose 0 is shown white (as ImageJ's
+    binary pictures and tifffile's bool arrays are). JPEG changes values near edges, so JPEG masks are cut at half
+    of white; only masks of two classes survive that.
 
     Parameters
     ----------

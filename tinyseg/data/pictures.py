@@ -17,7 +17,8 @@ def read_picture(path, channels=None, page=None):
     """Read a PNG, TIFF or JPEG picture as floats.
 
     Integers are divided by the largest number of their bit depth, ``2**bits - 1``, so that black is 0 and white is 1
-    (signed ones are shifted first: the smallest becomes 0). Floats stay as they are. A palette gives its colours.
+    (signed ones are shifted first: the smallest becomes 0; where a TIFF file says that 0 is white, black and white
+    change places). Floats stay as they are. A palette gives its colours.
     Alpha is dropped: the colours count as stored. The orientation tag is applied.
 
     Parameters
@@ -69,7 +70,8 @@ def _to_float(stored):
     if array.dtype.kind in "ui":
         wide = np.float32 if stored.bits <= 16 else np.float64
         lowest = wide(-(2 ** (stored.bits - 1)) if array.dtype.kind == "i" else 0)
-        return ((array.astype(wide) - lowest) / wide(2**stored.bits - 1)).astype(np.float32, copy=False)
+        values = (array.astype(wide) - lowest) / wide(2**stored.bits - 1)
+        return (1 - values if stored.white_is_zero else values).astype(np.float32, copy=False)
     with np.errstate(over="ignore"):
         values = array.astype(np.float32)
     finite = np.isfinite(values)
