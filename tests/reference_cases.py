@@ -57,8 +57,8 @@ def results(module, case, dtype):
 def assert_reproduces(module, case, dtype):
     """Run a case and compare every result with the stored one.
 
-    A value may differ by twice the stored difference of float32 and float64 (ours and PyTorch's are each so far from the
-    truth), and by the operator's tolerance, relative to itself and to the largest value up to 1.
+    A value may differ by twice the stored difference of float32 and float64 (ours and PyTorch's are so far
+    from the truth), and by the operator's tolerance, relative to itself and to the largest value up to 1.
     """
     found = results(module, case, dtype)
     outputs = {name for name in case.tensors if name.startswith(("y", "g_", "indices", "running_mean", "running_var"))}
