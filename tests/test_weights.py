@@ -170,6 +170,14 @@ def test_bfloat16_of_safetensors_becomes_float32(tmp_path):
     assert_same(weights.load(tmp_path / "w.safetensors"), wanted)
 
 
+@pytest.mark.parametrize("start", [b"\x80\x02", b"PK", b"<!", b"\x1f\x8b"])
+def test_a_safetensors_header_of_any_length(tmp_path, start):
+    length = int.from_bytes(start, "little")  # the file begins like a pickle, a zip archive, a web page, a gzip file
+    header = b'{"a":{"dtype":"F32","shape":[],"data_offsets":[0,4]}}'.ljust(length)
+    (tmp_path / "w.safetensors").write_bytes(struct.pack("<Q", length) + header + struct.pack("<f", 2))
+    assert_same(weights.load(tmp_path / "w.safetensors"), {"a": np.array(2, np.float32)})
+
+
 def test_saves_tensors_by_their_arrays(tmp_path):
     class Tensor:
         def numpy(self):

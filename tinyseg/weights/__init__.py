@@ -80,6 +80,8 @@ def _read(file, size):
     """Return ``state, metadata`` by the format that the first bytes tell."""
     head = file.read(512)
     file.seek(0)
+    if head[8:9] == b"{":  # first: what comes before it is a length, which may look like the start of any other file
+        return read_safetensors(file.read(size))
     for offset, start, what in _FOREIGN:
         if head[offset:].startswith(start):
             raise ValueError(f"it {what}")
@@ -90,8 +92,6 @@ def _read(file, size):
             return read_npz(zip_file)
     if head.startswith(b"\x80"):
         return read_stream(file, size)
-    if len(head) > 8 and head[8:9] == b"{":
-        return read_safetensors(file.read(size))
     what = "is empty" if not size else "is neither safetensors, nor npz, nor a file of PyTorch's"
     raise ValueError(f"it {what}")
 
