@@ -308,7 +308,18 @@ def save(path, drawing):
 
 
 def read_rows(path):
-    """Return the rows of a CSV file with a head line: a list of dicts of str."""
+    """Return the rows of a CSV file with a head line.
+
+    Parameters
+    ----------
+    path : str or path-like
+        The file.
+
+    Returns
+    -------
+    list of dict
+        From the head line's words to the fields' text.
+    """
     with open(path, encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
 

@@ -96,12 +96,12 @@ def atomic_write(path, mode="wb"):
         raise ValueError(f"mode is {mode!r}; expected 'wb' or 'w'")
     target = Path(os.path.realpath(path))
     unfinished = target.with_name(f".{target.name[:60]}.{secrets.token_hex(4)}{UNFINISHED}")
-    text = {"encoding": "utf-8", "newline": ""} if mode == "w" else {}
+    encoding, newline = ("utf-8", "") if mode == "w" else (None, None)
     raised_by_caller = None
     try:
         if target.is_dir():  # some systems would rename over an empty one
             raise OSError(errno.EISDIR, "is a folder")
-        with open(unfinished, mode.replace("w", "x"), **text) as file:
+        with open(unfinished, mode.replace("w", "x"), encoding=encoding, newline=newline) as file:
             try:
                 yield file
             except BaseException as error:
@@ -122,19 +122,58 @@ def atomic_write(path, mode="wb"):
 
 
 def write_bytes(path, data):
-    """Write ``data`` (bytes) to ``path`` through `atomic_write`."""
+    """Write bytes, whole or not at all, as `atomic_write` does.
+
+    Parameters
+    ----------
+    path : str or path-like
+        The file.
+    data : bytes-like
+        What it is to hold.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be written; one sentence that says why.
+    """
     with atomic_write(path) as file:
         file.write(data)
 
 
 def write_text(path, text):
-    """Write ``text`` to ``path`` in UTF-8 through `atomic_write`."""
+    """Write text in UTF-8, whole or not at all, as `atomic_write` does.
+
+    Parameters
+    ----------
+    path : str or path-like
+        The file.
+    text : str
+        What it is to hold; line ends stay as they are.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be written; one sentence that says why.
+    """
     with atomic_write(path, "w") as file:
         file.write(text)
 
 
 def write_npz(path, arrays):
-    """Write a dict of NumPy arrays to ``path``, uncompressed, through `atomic_write`."""
+    """Write arrays in NumPy's npz format, uncompressed, whole or not at all, as `atomic_write` does.
+
+    Parameters
+    ----------
+    path : str or path-like
+        The file.
+    arrays : dict
+        From names to arrays.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be written; one sentence that says why.
+    """
     import numpy as np
 
     buffer = io.BytesIO()  # zipfile closes badly on a full disk: build first, write then

@@ -134,7 +134,13 @@ def _amount(name, value, low=0.0, high=np.inf):
 
 @dataclass(frozen=True)
 class Flip:
-    """Mirror left to right and top to bottom, each with a probability of its own."""
+    """Mirror left to right and top to bottom, each with a probability of its own.
+
+    Parameters
+    ----------
+    horizontal, vertical : float
+        The probabilities.
+    """
 
     horizontal: float = 0.5
     vertical: float = 0.5
@@ -162,7 +168,13 @@ class Rotate90:
 
 @dataclass(frozen=True)
 class Rotate:
-    """Turn about the centre by an angle up to ``degrees`` either way (above 0 is clockwise); the size stays."""
+    """Turn about the centre by a random angle; the size stays.
+
+    Parameters
+    ----------
+    degrees : float
+        The largest angle either way; above 0 is clockwise.
+    """
 
     degrees: float = 180.0
 
@@ -177,7 +189,13 @@ class Rotate:
 
 @dataclass(frozen=True)
 class Crop:
-    """Cut out a window of ``size`` (height, width) at a random place; a smaller picture is mirrored up to it."""
+    """Cut out a window at a random place; a smaller picture is mirrored up to its size.
+
+    Parameters
+    ----------
+    size : int or (int, int)
+        Height and width of the window, in pixels.
+    """
 
     size: int | tuple
 
@@ -186,7 +204,8 @@ class Crop:
 
     def __call__(self, picture, mask, rng):
         size = _pair("size", self.size)
-        return _window(picture, mask, *_random_corner(picture, size, rng), size)
+        top, left = _random_corner(picture, size, rng)
+        return _window(picture, mask, top, left, size)
 
 
 @dataclass(frozen=True)
@@ -196,8 +215,13 @@ class Elastic:
     After Ronneberger et al. 2015, "U-Net: Convolutional Networks for Biomedical Image Segmentation", section 3.1:
     there a standard deviation of 10 pixels on a grid of 3 x 3 points over pictures of 512 x 512.
 
-    ``strength`` is the standard deviation of the displacement and ``spacing`` the distance of the grid's points,
-    both in pixels; a strength above about a quarter of the spacing folds the picture over.
+    Parameters
+    ----------
+    strength : float
+        Standard deviation of the displacement, in pixels. Above about a quarter of the spacing, the picture folds
+        over.
+    spacing : float
+        Distance of the grid's points, in pixels.
     """
 
     strength: float = 8.0
@@ -221,9 +245,18 @@ class WarpedCrop:
     Beyond the window's border comes what lies there in the picture, not a mirror image, as long as the picture
     reaches.
 
-    ``size`` is (height, width) of the result; ``degrees`` the largest angle either way; ``scale`` the range of
-    magnification; ``strength`` and ``spacing`` as in `Elastic`; ``probability`` how often this happens: else the
-    window is cut out as it is.
+    Parameters
+    ----------
+    size : int or (int, int)
+        Height and width of the result, in pixels.
+    degrees : float
+        The largest angle either way.
+    scale : (float, float)
+        The smallest and the largest magnification.
+    strength, spacing : float
+        As for `Elastic`; a strength of 0 deforms nothing.
+    probability : float
+        How often this happens; else the window is cut out as it is.
     """
 
     size: int | tuple
@@ -263,7 +296,13 @@ class WarpedCrop:
 
 @dataclass(frozen=True)
 class Brightness:
-    """Add a constant up to ``amount`` standard deviations of the picture either way."""
+    """Make a picture brighter or darker by a random constant.
+
+    Parameters
+    ----------
+    amount : float
+        The largest constant either way, in standard deviations of the picture.
+    """
 
     amount: float = 0.3
 
@@ -276,7 +315,13 @@ class Brightness:
 
 @dataclass(frozen=True)
 class Contrast:
-    """Stretch values about the picture's mean by a factor from ``1 / (1 + amount)`` to ``1 + amount``."""
+    """Stretch values about the picture's mean by a random factor.
+
+    Parameters
+    ----------
+    amount : float
+        The factor lies between ``1 / (1 + amount)`` and ``1 + amount``.
+    """
 
     amount: float = 0.3
 
@@ -291,7 +336,13 @@ class Contrast:
 
 @dataclass(frozen=True)
 class Noise:
-    """Add normal noise of up to ``amount`` standard deviations of the picture."""
+    """Add normal noise of a random strength.
+
+    Parameters
+    ----------
+    amount : float
+        The largest standard deviation of the noise, in standard deviations of the picture.
+    """
 
     amount: float = 0.1
 
@@ -311,7 +362,13 @@ class Noise:
 
 @dataclass(frozen=True)
 class Compose:
-    """Apply transforms one after another, with one generator."""
+    """Apply transforms one after another, with one generator.
+
+    Parameters
+    ----------
+    transforms : sequence of callable
+        Each called as ``transform(picture, mask, rng)``.
+    """
 
     transforms: tuple
 

@@ -56,7 +56,7 @@ class Batches:
             raise ValueError("the data set is empty; expected at least one picture")
         self.steps_per_epoch = -(-len(dataset) // self.batch_size)
         self._statistics = {}
-        self._order = (-1, None)
+        self._order = (-1, np.empty(0, np.int64))
 
     def indices(self, step):
         """Return which items batch ``step`` holds, as a list of int."""
@@ -162,7 +162,7 @@ class Prefetch:
         self._closed = False
         self._thread = None
         if prefetch > 0:
-            self._results = queue.Queue(prefetch)
+            self._results: queue.Queue = queue.Queue(prefetch)
             self._ended = threading.Event()
             # the thread must not hold on to this object, or it would never be forgotten
             work = (make, start, stop, self._results, self._ended)
@@ -208,16 +208,17 @@ class Prefetch:
 def _make_ahead(make, number, stop, results, ended):
     """Fill the queue with (result, None), or with (None, exception) at the end, until told to end."""
     while not ended.is_set() and (stop is None or number < stop):
+        result, failure = None, None
         try:
-            item = make(number), None
+            result = make(number)
         except BaseException as error:  # handed over: raised again where the result is asked for
-            item = None, error
+            failure = error
         while not ended.is_set():
             try:
-                results.put(item, timeout=0.1)
+                results.put((result, failure), timeout=0.1)
                 break
             except queue.Full:
                 continue
-        if item[1] is not None:
+        if failure is not None:
             return
         number += 1

@@ -46,7 +46,7 @@ def select(names, pattern):
     ValueError
         If a part of the pattern chooses nothing.
     """
-    chosen = set()
+    chosen: set[int] = set()
     for part in (part.strip() for part in pattern.split(",")):
         found = [i for i, name in enumerate(names) if name == part]
         found = found or [i for i, name in enumerate(names) if fnmatch.fnmatchcase(name, part)]

@@ -36,12 +36,16 @@ class FolderDataset:
         Folder of PNG, TIFF and JPEG files. Files with other endings, and hidden ones, are passed over.
     masks_dir : str or path-like, optional
         Folder of masks; without it there are none.
-    num_classes, instances, ignore_index
-        As for `read_mask`.
+    num_classes : int
+        Number of classes with the background, as for `read_mask`.
     channels : {None, 1, 3}
         As for `read_picture`.
     mask_suffix : str
         What masks' names have more than their pictures', such as ``"_mask"``.
+    instances : bool
+        Masks are numbered objects, as for `read_mask`.
+    ignore_index : int, optional
+        A number in the masks outside the classes, as for `read_mask`.
     cache_bytes : int
         How much memory pictures and masks that were read may keep, so that they are not read again. Those read first
         are kept.
@@ -153,7 +157,7 @@ def _pictures_in(folder):
     files = [path for path in present if path.suffix.lower() in _ENDINGS and path.is_file()]
     if not files:
         raise ValueError(f"{folder} has no pictures (PNG, TIFF, JPEG); {_contents(present)}")
-    by_stem = {}
+    by_stem: dict[str, Path] = {}
     for path in sorted(files, key=lambda path: natural_key(path.name)):
         if path.stem in by_stem:
             raise ValueError(f"{folder} has both {by_stem[path.stem].name} and {path.name}; expected one file a name")

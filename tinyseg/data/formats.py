@@ -37,7 +37,7 @@ _ORIENTATION = 0x0112  # the tag of that name, in EXIF and in TIFF
 class Stored:
     """One picture as its file stores it.
 
-    Attributes
+    Parameters
     ----------
     array : ndarray
         (H, W), or (H, W, C) for more than one channel, in native byte order, upright (the orientation tag is
@@ -114,7 +114,25 @@ def read_stored(path, page=None):
 
 
 def count_pages(path):
-    """Return how many pages a picture file has: 1, except for TIFF files with more."""
+    """Return how many pages a picture file has: 1, except for TIFF files with more.
+
+    Parameters
+    ----------
+    path : str or path-like
+        The file.
+
+    Returns
+    -------
+    int
+        At least 1; previews and transparency masks do not count.
+
+    Raises
+    ------
+    ValueError
+        If it is no picture, or truncated.
+    OSError
+        If there is no such file, or it may not be read.
+    """
     if sniff(path) != "TIFF":
         return 1
     with _open_tiff(path) as tif:
@@ -336,7 +354,7 @@ def _decode_page(path, tif, page):
         try:
             array = page.asarray()
         except Exception as error:  # zlib.error, struct.error, ValueError, TiffFileError, ...
-            if "imagecodecs" not in str(error):
+            if "imagecodecs" not in str(error) and "not supported" not in str(error):
                 refuse(path, f"is truncated or damaged: {error}", error)
         else:
             array = array.transpose(1, 2, 0) if page.axes == "SYX" else array

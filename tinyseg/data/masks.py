@@ -179,6 +179,7 @@ def write_mask(path, mask, num_classes=1):
         raise ValueError(f"num_classes is {num_classes!r}; expected 1 to 256")
     _check_classes(f"mask for {os.fspath(path)}", mask, None, max(num_classes, 2), "its classes only")
     if num_classes <= 2:
-        return save(path, mask.astype(np.uint8) * np.uint8(255))
+        save(path, mask.astype(np.uint8) * np.uint8(255))
+        return
     palette = [(0, 0, 0)] + [CLASS_COLOURS[k % len(CLASS_COLOURS)] for k in range(num_classes - 1)]
-    return save(path, mask.astype(np.uint8), palette if _format_of(path) == "PNG" else None)
+    save(path, mask.astype(np.uint8), palette if _format_of(path) == "PNG" else None)

@@ -9,7 +9,7 @@ import numpy as np
 class Sample:
     """One picture with its truth, as every data set of tinyseg gives it.
 
-    Attributes
+    Parameters
     ----------
     picture : ndarray
         (C, H, W) float32; in [0, 1] unless the file holds floats.
@@ -39,7 +39,7 @@ class Sample:
     @property
     def instance_masks(self):
         """(K, H, W) bool: one mask per object."""
-        if self.instances is None:
+        if self.instances is None or self.classes is None:
             return None
         return self.instances == np.arange(1, len(self.classes) + 1)[:, None, None]
 

@@ -288,7 +288,8 @@ class _CellField:
         self.second[here] = np.where(closer, self.nearest[here], np.minimum(self.second[here], ratio))
         self.nearest[here][closer] = ratio[closer]
         self.owner[here][closer] = len(self.radii)
-        oy, ox, size = np.float32((*rng.normal(0, 0.13 * r, 2), rng.uniform(0.32, 0.45) * r))
+        oy, ox = rng.normal(0, 0.13 * r, 2).astype(np.float32)
+        size = np.float32(rng.uniform(0.32, 0.45) * r)
         self.nucleus[here][closer] = (np.sqrt((dy - oy) ** 2 + (dx - ox) ** 2) / size)[closer]
         self.radii.append(r)
 
