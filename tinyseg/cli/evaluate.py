@@ -88,7 +88,7 @@ def _mention_training_pictures(names, info):
     seen = [name for name in names if name in set(info.get("trained_on", ()))]
     if seen:
         print(
-            f"note: the network was trained on pictures of {len(seen)} of these names ({seen[0]}, ...), if they are the same"
+            f"note: the network was trained on pictures of {len(seen)} of these names, perhaps the same ones: {seen[0]}, ..."
         )
 
 

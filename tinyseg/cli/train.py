@@ -92,7 +92,7 @@ def _add_data_options(parser):
         "--val-fraction",
         type=number(0, 0.9),
         metavar="X",
-        help=f"without --train and --val: share of the pictures, drawn by --seed, to score on {_default('val_fraction')}",
+        help=f"without --train and --val: share of the pictures (by --seed) to score on {_default('val_fraction')}",
     )
     group.add_argument(
         "--classes",

@@ -93,7 +93,18 @@ def _tiled(model, x, side, before):
 
 @contextmanager
 def evaluating(model):
-    """Put a model into evaluation mode for a ``with`` block, and each of its layers back into its own mode after it."""
+    """Put a model into evaluation mode for a ``with`` block, and each of its layers back into its own mode after it.
+
+    Parameters
+    ----------
+    model : tinyseg.nn.Module
+        The model.
+
+    Yields
+    ------
+    tinyseg.nn.Module
+        The same model.
+    """
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
@@ -134,7 +145,26 @@ def to_mask(probabilities, threshold=0.5):
 
 
 def predict_mask(model, picture, *, threshold=0.5, tile="auto", normalisation="standardise"):
-    """Return the mask of a picture: `predict`, then `to_mask`; an ndarray of whole numbers, shape (H, W)."""
+    """Return the mask of a picture: `predict`, then `to_mask`.
+
+    Parameters
+    ----------
+    model : tinyseg.models.UNet
+        As for `predict`.
+    picture : ndarray of float, shape (C, H, W)
+        As for `predict`.
+    threshold : float
+        As for `to_mask`.
+    tile : int, "auto" or "none"
+        As for `predict`.
+    normalisation : dict or str
+        As for `predict`.
+
+    Returns
+    -------
+    ndarray of whole numbers, shape (H, W)
+        0 or 1, or with several classes the number of the class.
+    """
     return to_mask(predict(model, picture, tile=tile, normalisation=normalisation), threshold)
 
 

@@ -201,8 +201,12 @@ class _Run:
         kept = "" if self.folder is None else f"; the last good checkpoint is {self.folder.last}"
         raise FloatingPointError(
             f"{what} (NaN or infinity): {where or 'it did not come again when the step was repeated'}{kept}. "
-            f"A lower learning rate ({self.options.learning_rate:g} now) often helps"
+            f"{self._advice()}"
         )
+
+    def _advice(self):
+        """Return what to try after a NaN."""
+        return f"A lower learning rate ({self.options.learning_rate:g} now) often helps"
 
     # ---- epochs and files ------------------------------------------------------------------------------------------
 
@@ -270,8 +274,8 @@ class _Run:
         bad = first_not_finite(self.model.state_dict())
         if bad is not None:
             raise FloatingPointError(
-                f"after step {self.history.step}, {bad} holds NaN or infinity, so the step was too large; the last good "
-                f"checkpoint is {self.folder.last}. A lower learning rate ({self.options.learning_rate:g} now) often helps"
+                f"after step {self.history.step}, {bad} holds NaN or infinity: the step was too large; the last good "
+                f"checkpoint is {self.folder.last}. {self._advice()}"
             )
         self.history.seconds = time.perf_counter() - self.started
         with self._clear_write_errors():

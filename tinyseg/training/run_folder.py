@@ -40,8 +40,8 @@ class RunFolder:
         """Raise FileExistsError if there is a run here."""
         if self.holds_a_run():
             raise FileExistsError(
-                f"{self.path} already holds a run, which is never overwritten: add --resume (resume=True) to go on with "
-                "it, or choose another folder"
+                f"{self.path} already holds a run, which is never overwritten: add --resume (resume=True) to go on "
+                "with it, or choose another folder"
             )
 
     def prepare(self, resume):
