@@ -27,6 +27,11 @@ def jit(function=None, *, parallel=False, fastmath=False, inline="never"):
         LLVM's fast-math flags. ``RELAXED`` is the only set used here.
     inline : {"never", "always"}
         Whether the body is copied into its callers before type inference.
+
+    Returns
+    -------
+    callable
+        The compiled kernel; without ``function``, a decorator that takes it.
     """
     if function is None:
         return functools.partial(jit, parallel=parallel, fastmath=fastmath, inline=inline)

@@ -64,7 +64,18 @@ def current_backend():
 
 
 def kernel(name):
-    """Return the function ``name`` of the kernel contract from the backend in use."""
+    """Return a function of the kernel contract from the backend in use.
+
+    Parameters
+    ----------
+    name : str
+        The function's name, such as ``"conv2d_forward"``.
+
+    Returns
+    -------
+    callable
+        Takes and returns NumPy arrays; see ``kernels``.
+    """
     if _state["threads"] is None:
         set_num_threads()
     return getattr(_kernels().get(current_backend()), name)

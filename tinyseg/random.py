@@ -35,5 +35,11 @@ def get_state():
 
 
 def set_state(state):
-    """Put the generator into a state that ``get_state`` returned."""
+    """Put the generator into a state that ``get_state`` returned.
+
+    Parameters
+    ----------
+    state : dict
+        What ``get_state`` returned, here or in another process.
+    """
     _state["generator"].bit_generator.state = state

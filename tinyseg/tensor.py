@@ -26,6 +26,11 @@ class no_grad:  # a switch, named as in PyTorch
 
     What an operator would have saved for backward is freed at once. The results do not require gradients.
 
+    Parameters
+    ----------
+    function : callable, optional
+        Given by ``@no_grad`` itself.
+
     Examples
     --------
     >>> import tinyseg

@@ -370,7 +370,7 @@ class Sigmoid(Module):
 
 
 class Softmax(Module):
-    """``exp(x)`` scaled to sum 1 along axis ``dim``."""
+    """``exp(x)`` scaled to sum 1 along axis ``dim``: ``ops.softmax``."""
 
     def __init__(self, dim):
         super().__init__()
@@ -386,7 +386,13 @@ class Softmax(Module):
 
 
 class Identity(Module):
-    """What comes in goes out. Takes any arguments and ignores them."""
+    """What comes in goes out.
+
+    Parameters
+    ----------
+    *args, **kwargs
+        Ignored, so that it can take the place of any layer.
+    """
 
     def __init__(self, *args, **kwargs):
         super().__init__()
@@ -397,7 +403,7 @@ class Identity(Module):
 
 
 class Flatten(Module):
-    """Joins the axes from ``start_dim`` to ``end_dim``, both included."""
+    """Joins axes. Takes the arguments of ``ops.flatten``, but keeps the batch axis by default."""
 
     def __init__(self, start_dim=1, end_dim=-1):
         super().__init__()
