@@ -97,8 +97,9 @@ class UNet(nn.Module):
         for level, (before, width) in enumerate(zip((in_channels, *widths), widths, strict=False), 1):
             self.add_module(f"layer{level}_conv", DoubleConv(before, width))
         for step, (below, width) in enumerate(zip(widths[:0:-1], widths[-2::-1], strict=True), 1):
-            self.add_module(f"deconv{step}", UpConv(below, width))
+            # computed the other way round; this is the order of the article's state dict
             self.add_module(f"layer{depth + step}_conv", DoubleConv(2 * width, width))
+            self.add_module(f"deconv{step}", UpConv(below, width))
         self.add_module(f"layer{2 * depth}_conv", nn.Conv2d(widths[0], out_channels, 3, padding=1))
 
     def _layer(self, number):
@@ -122,8 +123,8 @@ class UNet(nn.Module):
         ValueError
             If the shape does not fit.
         """
-        if x.ndim != 4 or x.shape[1] != self.in_channels:
-            raise ValueError(f"x has shape {x.shape}; expected (N, {self.in_channels}, H, W)")
+        if x.ndim != 4 or x.shape[1] != self.in_channels or 0 in x.shape[2:]:
+            raise ValueError(f"x has shape {x.shape}; expected (N, {self.in_channels}, H, W) with pixels")
         x = x if isinstance(x, Tensor) else Tensor(x)
         height, width = x.shape[2:]
         x = pad_to_multiple(x, 2 ** (len(self.widths) - 1))

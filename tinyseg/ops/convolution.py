@@ -4,7 +4,7 @@ import numpy as np
 
 from tinyseg.backend import kernel
 from tinyseg.function import Function
-from tinyseg.ops.shapes import pad
+from tinyseg.ops.shapes import pad, reshape
 
 
 class Conv2d(Function):
@@ -156,5 +156,5 @@ def linear(input, weight, bias=None):
         return Linear.apply(input, weight, bias)
     if input.ndim == 0:
         raise ValueError("input has no axes; expected (..., features)")
-    rows = input.reshape(int(np.prod(input.shape[:-1])), input.shape[-1])
+    rows = reshape(input, int(np.prod(input.shape[:-1])), input.shape[-1])
     return Linear.apply(rows, weight, bias).reshape(*input.shape[:-1], weight.shape[0])

@@ -263,7 +263,7 @@ def add(input, other):
     -------
     Tensor
     """
-    return input + other
+    return (input if isinstance(input, Tensor) else Tensor(input)) + other
 
 
 def _install():

@@ -167,9 +167,9 @@ def flatten(x, start_dim=0, end_dim=-1):
     Tensor
     """
     if x.ndim == 0:
-        return x.reshape(1)
+        return reshape(x, 1)
     start, end = start_dim % x.ndim, end_dim % x.ndim
-    return x.reshape(*x.shape[:start], int(np.prod(x.shape[start : end + 1])), *x.shape[end + 1 :])
+    return reshape(x, *x.shape[:start], int(np.prod(x.shape[start : end + 1])), *x.shape[end + 1 :])
 
 
 def permute(x, *axes):
