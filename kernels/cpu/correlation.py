@@ -19,6 +19,7 @@ import numpy as np
 from numba import prange
 
 from kernels.cpu import packing
+from kernels.cpu.native import native
 from kernels.cpu.packing import pack_rows
 from kernels.cpu.vector import TILE_ROWS, TILE_VECTORS, lanes, multiply_tile
 from kernels.jit import jit
@@ -57,8 +58,9 @@ def correlate(x, weight, bias, out_size, rows, cols):
     weights = [packing.pack_weights(weight, *kernel, TILE_ROWS).reshape(-1) for kernel in plan.kernels]
     weights = weights[0] if len(weights) == 1 else np.concatenate(weights)
     scratch = packing.scratch(plan.workers, plan.scratch_size, x.dtype)
-    arrays = packing.flat(out), packing.flat(x), weights, tile_bias.reshape(-1), scratch
-    _correlate_kernel(*arrays, *plan.tables, plan.layout, plan.sizes)
+    arrays = _Arrays(packing.flat(out), packing.flat(x), weights, tile_bias.reshape(-1))
+    run_task = native(_correlate_task, x.dtype, (arrays, scratch[0], plan.tables, plan.layout, plan.sizes, 0))
+    _correlate_kernel(run_task, arrays, scratch, plan.tables, plan.layout, plan.sizes)
     return out
 
 
@@ -92,13 +94,25 @@ class _Sizes(NamedTuple):
     weights_outside: int
 
 
+class _Tables(NamedTuple):
+    """Arrays of int64 that follow from the shapes."""
+
+    taps: np.ndarray  # per piece: where each tap starts in the packed rows
+    in_offsets: np.ndarray  # per piece and vector of pixels: where it reads, where it writes, how many lanes it writes
+    out_offsets: np.ndarray
+    counts: np.ndarray
+    pieces: np.ndarray  # per piece: first row and column, rows, columns, first tap, taps, first vector, first weight
+    row_phases: np.ndarray
+    col_phases: np.ndarray
+
+
 class _Plan(NamedTuple):
     """How one shape of correlation is computed."""
 
     workers: int
     scratch_size: int
     kernels: tuple  # per piece: its kernel rows and columns
-    tables: tuple  # taps, in_offsets, out_offsets, counts, pieces, row_phases, col_phases
+    tables: _Tables
     layout: packing.Layout
     sizes: _Sizes
 
@@ -174,7 +188,7 @@ def _plan(dtype, x_shape, weight_shape, out_size, rows, cols, threads):
     )
     phases = [np.array(packing.phases_of(axis).phases, np.int64) for axis in (rows, cols)]
     in_offsets, out_offsets, counts = np.concatenate(vectors, axis=1)
-    tables = (np.concatenate(taps), in_offsets, out_offsets, counts, np.array(pieces, np.int64), *phases)
+    tables = _Tables(np.concatenate(taps), in_offsets, out_offsets, counts, np.array(pieces, np.int64), *phases)
     return _Plan(min(threads, tasks), packed_size + result_size, tuple(kernels), tables, layout, sizes)
 
 
@@ -191,146 +205,105 @@ def _vectors(layout, block_rows, cols, width_of_vector, row_step, col_step, out_
 # ---- the kernel ------------------------------------------------------------------------------------------------------
 
 
+class _Arrays(NamedTuple):
+    """The flat arrays that all tasks share."""
+
+    out: np.ndarray
+    x: np.ndarray
+    weights: np.ndarray
+    bias: np.ndarray
+
+
+class _Part(NamedTuple):
+    """The share of one task in a piece: rows of one plane (picture and group), and tiles of output channels."""
+
+    plane: int
+    first_row: int
+    rows: int
+    first_tile: int
+    last_tile: int
+
+
 @jit(parallel=True)
-def _correlate_kernel(
-    out, x, weights, bias, scratch, taps, in_offsets, out_offsets, counts, pieces, row_phases, col_phases, layout, sizes
-):
+def _correlate_kernel(run_task, arrays, scratch, tables, layout, sizes):
     """Share the tasks out to as many workers as there are rows of scratch."""
     workers = scratch.shape[0]
     for worker in prange(workers):
-        _correlate_tasks(
-            out,
-            x,
-            weights,
-            bias,
-            scratch[worker],
-            taps,
-            in_offsets,
-            out_offsets,
-            counts,
-            pieces,
-            row_phases,
-            col_phases,
-            layout,
-            sizes,
-            np.int64(worker) * sizes.tasks // workers,
-            (np.int64(worker) + 1) * sizes.tasks // workers,
-        )
+        first = np.int64(worker) * sizes.tasks // workers
+        last = (np.int64(worker) + 1) * sizes.tasks // workers
+        for task in range(first, last):
+            run_task(arrays, scratch[worker], tables, layout, sizes, task)
 
 
 @jit
-def _correlate_tasks(
-    out,
-    x,
-    weights,
-    bias,
-    scratch,
-    taps,
-    in_offsets,
-    out_offsets,
-    counts,
-    pieces,
-    row_phases,
-    col_phases,
-    layout,
-    sizes,
-    first_task,
-    last_task,
-):
-    """Compute some tasks: pack the rows of a block, then run the tiles of each piece."""
-    picture_size = layout.channels * layout.height * layout.width
-    reach = layout.rows - sizes.block_rows
-    for task in range(first_task, last_task):
-        part, block = task % sizes.parts, task // sizes.parts % sizes.blocks
-        plane = task // (sizes.parts * sizes.blocks)  # picture * groups + group
-        first_row = block * sizes.block_rows
-        block_rows = min(sizes.block_rows, sizes.rows - first_row)
-        pack_rows(scratch, 0, x, plane * picture_size, first_row, block_rows + reach, row_phases, col_phases, layout)
-        first_tile, last_tile = part * sizes.tiles // sizes.parts, (part + 1) * sizes.tiles // sizes.parts
-        for p in range(pieces.shape[0]):
-            rows = min(block_rows, pieces[p, 2] - first_row)
-            if rows > 0:
-                _correlate_piece(
-                    out,
-                    weights,
-                    bias,
-                    scratch,
-                    taps,
-                    in_offsets,
-                    out_offsets,
-                    counts,
-                    pieces[p],
-                    sizes,
-                    plane,
-                    first_row,
-                    rows,
-                    first_tile,
-                    last_tile,
-                )
+def _correlate_task(arrays, scratch, tables, layout, sizes, task):
+    """Pack the rows of one block, then run the tiles of each piece."""
+    part, block = task % sizes.parts, task // sizes.parts % sizes.blocks
+    plane = task // (sizes.parts * sizes.blocks)  # picture * groups + group
+    first_row = block * sizes.block_rows
+    block_rows = min(sizes.block_rows, sizes.rows - first_row)
+    first_tile, last_tile = part * sizes.tiles // sizes.parts, (part + 1) * sizes.tiles // sizes.parts
+
+    x_start = plane * layout.channels * layout.height * layout.width
+    packed_rows = block_rows + layout.rows - sizes.block_rows
+    phases = tables.row_phases, tables.col_phases
+    pack_rows(scratch, 0, arrays.x, x_start, first_row, packed_rows, *phases, layout)
+    for piece in tables.pieces:
+        rows = min(block_rows, piece[2] - first_row)
+        if rows > 0:
+            share = _Part(plane, first_row, rows, first_tile, last_tile)
+            _correlate_piece(arrays, scratch, tables, sizes, piece, share)
 
 
 @jit
-def _correlate_piece(
-    out,
-    weights,
-    bias,
-    scratch,
-    taps,
-    in_offsets,
-    out_offsets,
-    counts,
-    piece,
-    sizes,
-    plane,
-    first_row,
-    rows,
-    first_tile,
-    last_tile,
-):
-    """Compute ``rows`` output rows of one piece from packed rows, for some tiles of output channels."""
+def _correlate_piece(arrays, scratch, tables, sizes, piece, share):
+    """Compute a task's share of one piece from packed rows."""
     start_row, start_col, _, cols, tap_start, tap_count, vector_start, weight_start = piece
     row_vectors = (cols + sizes.lanes - 1) // sizes.lanes
-    vectors = rows * row_vectors
+    vectors = share.rows * row_vectors
     out_size = sizes.out_height * sizes.out_width
-    out_start = plane * sizes.channels * out_size + (start_row + sizes.row_step * first_row) * sizes.out_width
-    group = plane % sizes.groups
+    out_row = start_row + sizes.row_step * share.first_row
+    out_start = share.plane * sizes.channels * out_size + out_row * sizes.out_width
+    group = share.plane % sizes.groups
 
-    target, target_start, channel_size = out, out_start, out_size
+    target, target_start, channel_size = arrays.out, out_start, out_size
     if sizes.col_step > 1:
         target, target_start, channel_size = scratch, sizes.result_start, vectors * sizes.lanes
-    pixel_tiles, channel_tiles = (vectors + TILE_VECTORS - 1) // TILE_VECTORS, last_tile - first_tile
+    pixel_tiles = (vectors + TILE_VECTORS - 1) // TILE_VECTORS
+    channel_tiles = share.last_tile - share.first_tile
     outer, inner = pixel_tiles, channel_tiles
     if sizes.weights_outside:
         outer, inner = channel_tiles, pixel_tiles
     for a in range(outer):
         for b in range(inner):
-            tile, first = first_tile + b, a * TILE_VECTORS
+            tile, first = share.first_tile + b, a * TILE_VECTORS
             if sizes.weights_outside:
-                tile, first = first_tile + a, b * TILE_VECTORS
+                tile, first = share.first_tile + a, b * TILE_VECTORS
             channel = tile * TILE_ROWS
             multiply_tile(
                 target,
                 target_start + channel * channel_size,
                 channel_size,
                 sizes.channels - channel,
-                out_offsets,
-                counts,
+                tables.out_offsets,
+                tables.counts,
                 scratch,
-                in_offsets,
+                tables.in_offsets,
                 vector_start + first,
                 vectors - first,
-                taps,
+                tables.taps,
                 tap_start,
                 tap_count,
-                weights,
+                arrays.weights,
                 weight_start + (group * sizes.tiles + tile) * tap_count * TILE_ROWS,
-                bias,
+                arrays.bias,
                 (group * sizes.tiles + tile) * TILE_ROWS,
             )
     if sizes.col_step > 1:
-        for channel in range(first_tile * TILE_ROWS, min(last_tile * TILE_ROWS, sizes.channels)):
-            for r in range(rows):
+        # the columns of this piece lie side by side in scratch: move them to every col_step-th column of the output
+        for channel in range(share.first_tile * TILE_ROWS, min(share.last_tile * TILE_ROWS, sizes.channels)):
+            for r in range(share.rows):
                 source = target_start + channel * channel_size + r * row_vectors * sizes.lanes
                 to = out_start + channel * out_size + r * sizes.row_step * sizes.out_width + start_col
                 for j in range(cols):
-                    out[to + sizes.col_step * j] = scratch[source + j]
+                    arrays.out[to + sizes.col_step * j] = scratch[source + j]

@@ -17,8 +17,9 @@ import numpy as np
 from numba import prange
 
 from kernels.cpu import packing
+from kernels.cpu.native import native
 from kernels.cpu.packing import pack_gradient, pack_rows
-from kernels.cpu.vector import DOT_ROWS, DOT_TAPS, dot_size, dot_tile, lanes
+from kernels.cpu.vector import DOT_ROWS, DOT_TAPS, clear, dot_size, dot_tile, lanes
 from kernels.jit import RELAXED, jit
 
 # ---- public within the backend ---------------------------------------------------------------------------------------
@@ -52,9 +53,9 @@ def weight_gradient(dy, x, groups, rows, cols):
     size = plan.sizes
     sums = packing.new_array((size.slots, groups, size.tiles, size.tap_tiles, dot_size(dy.dtype)), dy.dtype)
     scratch = packing.scratch(plan.workers, plan.scratch_size, dy.dtype)
-    _weight_gradient_kernel(
-        sums.reshape(-1), packing.flat(dy), packing.flat(x), scratch, *plan.tables, plan.layout, size
-    )
+    arrays = _Arrays(sums.reshape(-1), packing.flat(dy), packing.flat(x))
+    run_task = native(_slot_task, dy.dtype, (arrays, scratch[0], plan.tables, plan.layout, size, 0))
+    _weight_gradient_kernel(run_task, arrays, scratch, plan.tables, plan.layout, size)
     total = sums.sum(axis=0)[..., : DOT_ROWS * DOT_TAPS]
     total = total.reshape(groups, size.tiles, size.tap_tiles, DOT_ROWS, DOT_TAPS).swapaxes(2, 3)
     total = total.reshape(groups, size.tiles * DOT_ROWS, size.tap_tiles * DOT_TAPS)
@@ -119,12 +120,22 @@ class _Sizes(NamedTuple):
     gradient_size: int
 
 
+class _Tables(NamedTuple):
+    """Arrays of int64 that follow from the shapes."""
+
+    taps: np.ndarray  # where each tap starts in the packed rows
+    in_offsets: np.ndarray  # where each vector of pixels of a block reads, and how many lanes of it count
+    counts: np.ndarray
+    row_phases: np.ndarray
+    col_phases: np.ndarray
+
+
 class _Plan(NamedTuple):
     """How the weight gradient of one shape is computed."""
 
     workers: int
     scratch_size: int
-    tables: tuple  # taps, in_offsets, counts, row_phases, col_phases
+    tables: _Tables
     layout: packing.Layout
     sizes: _Sizes
 
@@ -200,86 +211,107 @@ def _plan(dtype, dy_shape, x_shape, groups, rows, cols, threads):
     taps = np.append(taps, np.full(tap_tiles * DOT_TAPS - taps.size, taps[-1]))
     phases = [np.array(packing.phases_of(axis).phases, np.int64) for axis in (rows, cols)]
     scratch_size = gradient_start + packed_gradient * channels * gradient_size
-    return _Plan(min(threads, sizes.tasks), scratch_size, (taps, in_offsets, counts, *phases), layout, sizes)
+    return _Plan(min(threads, sizes.tasks), scratch_size, _Tables(taps, in_offsets, counts, *phases), layout, sizes)
 
 
 # ---- kernels ---------------------------------------------------------------------------------------------------------
 
 
+class _Arrays(NamedTuple):
+    """The flat arrays that all tasks share."""
+
+    sums: np.ndarray
+    dy: np.ndarray
+    x: np.ndarray
+
+
+class _Block(NamedTuple):
+    """Rows of one picture, or some whole pictures; of one group, for some tiles of output channels."""
+
+    group: int
+    first_picture: int
+    pictures: int
+    first_row: int
+    rows: int
+    first_tile: int
+    last_tile: int
+
+
 @jit(parallel=True)
-def _weight_gradient_kernel(sums, dy, x, scratch, taps, in_offsets, counts, row_phases, col_phases, layout, sizes):
+def _weight_gradient_kernel(run_task, arrays, scratch, tables, layout, sizes):
     """Share the tasks out to as many workers as there are rows of scratch."""
     workers = scratch.shape[0]
     for worker in prange(workers):
-        for task in range(np.int64(worker) * sizes.tasks // workers, (np.int64(worker) + 1) * sizes.tasks // workers):
-            _slot_sums(
-                sums, dy, x, scratch[worker], taps, in_offsets, counts, row_phases, col_phases, layout, sizes, task
-            )
+        first = np.int64(worker) * sizes.tasks // workers
+        last = (np.int64(worker) + 1) * sizes.tasks // workers
+        for task in range(first, last):
+            run_task(arrays, scratch[worker], tables, layout, sizes, task)
 
 
 @jit
-def _slot_sums(sums, dy, x, scratch, taps, in_offsets, counts, row_phases, col_phases, layout, sizes, task):
+def _slot_task(arrays, scratch, tables, layout, sizes, task):
     """Sum over the blocks of one slot, for one group and some tiles of output channels."""
     part, rest = task % sizes.parts, task // sizes.parts
     group, slot = rest % sizes.groups, rest // sizes.groups
     first_tile, last_tile = part * sizes.tiles // sizes.parts, (part + 1) * sizes.tiles // sizes.parts
     tile_size = sizes.tap_tiles * sizes.dot_size
     sums_start = (slot * sizes.groups + group) * sizes.tiles * tile_size
-    for i in range(sums_start + first_tile * tile_size, sums_start + last_tile * tile_size):
-        sums[i] = 0
-    for block in range(slot * sizes.blocks // sizes.slots, (slot + 1) * sizes.blocks // sizes.slots):
-        first_row = block % sizes.row_blocks * sizes.block_rows
-        first_picture = block // sizes.row_blocks * sizes.block_pictures
+    clear(arrays.sums, sums_start + first_tile * tile_size, (last_tile - first_tile) * tile_size)
+    for number in range(slot * sizes.blocks // sizes.slots, (slot + 1) * sizes.blocks // sizes.slots):
+        first_row = number % sizes.row_blocks * sizes.block_rows
+        first_picture = number // sizes.row_blocks * sizes.block_pictures
         rows = min(sizes.block_rows, sizes.height - first_row)
         pictures = min(sizes.block_pictures, sizes.pictures - first_picture)
-        _pack_block(
-            scratch, dy, x, row_phases, col_phases, layout, sizes,
-            group, first_picture, pictures, first_row, rows, first_tile, last_tile,
-        )  # fmt: skip
-        gradient, gradient_start, channel_size = scratch, sizes.gradient_start, sizes.gradient_size
-        if not sizes.packed_gradient:
-            channel_size = sizes.height * sizes.width
-            plane = first_picture * sizes.groups + group
-            gradient, gradient_start = dy, plane * sizes.channels * channel_size + first_row * sizes.width
-        vectors = pictures * rows * (sizes.padded_width // sizes.lanes)
-        for tap_tile in range(sizes.tap_tiles):
-            for tile in range(first_tile, last_tile):
-                channel = tile * DOT_ROWS
-                dot_tile(
-                    sums,
-                    sums_start + tile * tile_size + tap_tile * sizes.dot_size,
-                    gradient,
-                    gradient_start + channel * channel_size,
-                    channel_size,
-                    sizes.channels - channel,
-                    scratch,
-                    in_offsets,
-                    counts,
-                    vectors,
-                    taps,
-                    tap_tile * DOT_TAPS,
-                )
+        block = _Block(group, first_picture, pictures, first_row, rows, first_tile, last_tile)
+        _pack_block(arrays, scratch, tables, layout, sizes, block)
+        _add_block(arrays, scratch, tables, sizes, block, sums_start)
 
 
 @jit
-def _pack_block(
-    scratch, dy, x, row_phases, col_phases, layout, sizes,
-    group, first_picture, pictures, first_row, rows, first_tile, last_tile,
-):  # fmt: skip
+def _pack_block(arrays, scratch, tables, layout, sizes, block):
     """Pack the input rows of one block, and its gradient rows where they are not whole vectors."""
-    in_size = layout.channels * layout.height * layout.width
-    reach = layout.rows - sizes.block_rows
-    row_block = sizes.block_rows * sizes.padded_width
-    for i in range(pictures):
-        plane = (first_picture + i) * sizes.groups + group
-        start = i * layout.channels * layout.channel_size
-        pack_rows(scratch, start, x, plane * in_size, first_row, rows + reach, row_phases, col_phases, layout)
-        if not sizes.packed_gradient:
-            continue
-        for channel in range(first_tile * DOT_ROWS, min(last_tile * DOT_ROWS, sizes.channels)):
-            to = sizes.gradient_start + channel * sizes.gradient_size + i * row_block
-            source = ((plane * sizes.channels + channel) * sizes.height + first_row) * sizes.width
-            pack_gradient(scratch, to, dy, source, rows, sizes.width, sizes.padded_width)
+    phases = tables.row_phases, tables.col_phases
+    rows = block.rows + layout.rows - sizes.block_rows
+    for i in range(block.pictures):
+        plane = (block.first_picture + i) * sizes.groups + block.group
+        start, x_start = (
+            i * layout.channels * layout.channel_size,
+            plane * layout.channels * layout.height * layout.width,
+        )
+        pack_rows(scratch, start, arrays.x, x_start, block.first_row, rows, *phases, layout)
+        if sizes.packed_gradient:
+            for channel in range(block.first_tile * DOT_ROWS, min(block.last_tile * DOT_ROWS, sizes.channels)):
+                to = sizes.gradient_start + channel * sizes.gradient_size + i * sizes.block_rows * sizes.padded_width
+                row = (plane * sizes.channels + channel) * sizes.height + block.first_row
+                pack_gradient(scratch, to, arrays.dy, row * sizes.width, block.rows, sizes.width, sizes.padded_width)
+
+
+@jit
+def _add_block(arrays, scratch, tables, sizes, block, sums_start):
+    """Add the dot products over one block to the sums of its slot."""
+    gradient, start, channel_size = scratch, sizes.gradient_start, sizes.gradient_size
+    if not sizes.packed_gradient:
+        channel_size = sizes.height * sizes.width
+        plane = block.first_picture * sizes.groups + block.group
+        gradient, start = arrays.dy, plane * sizes.channels * channel_size + block.first_row * sizes.width
+    vectors = block.pictures * block.rows * (sizes.padded_width // sizes.lanes)
+    for tap_tile in range(sizes.tap_tiles):
+        for tile in range(block.first_tile, block.last_tile):
+            channel = tile * DOT_ROWS
+            dot_tile(
+                arrays.sums,
+                sums_start + (tile * sizes.tap_tiles + tap_tile) * sizes.dot_size,
+                gradient,
+                start + channel * channel_size,
+                channel_size,
+                sizes.channels - channel,
+                scratch,
+                tables.in_offsets,
+                tables.counts,
+                vectors,
+                tables.taps,
+                tap_tile * DOT_TAPS,
+            )
 
 
 @jit(parallel=True)
