@@ -1,0 +1,119 @@
+"""Goals that take longer than the test suite should: ``make accept DATA=folder``, one line per goal.
+
+DATA holds ``em_sstem`` (20 slices of electron microscopy: ``raw/00.tif`` and on, ``membranes/00.png`` and on; see the
+README for where it comes from) and ``photos`` (any JPEG). Goals whose pictures are missing are named and not passed.
+"""
+
+import argparse
+import csv
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+TINYSEG = [sys.executable, "-m", "tinyseg.cli"]
+
+
+class Report:
+    """Prints a line per goal, and remembers whether one was missed."""
+
+    missed = False
+
+    def line(self, goal, result, reached):
+        """Print a goal, its result, and whether it was reached (None: not tried)."""
+        self.missed |= not reached
+        word = {True: "reached", False: "MISSED", None: "NOT TRIED"}[reached]
+        print(f"{word:10} {goal}: {result}", flush=True)
+
+
+def run(*arguments):
+    """Run a command of tinyseg; return the seconds it took."""
+    start = time.perf_counter()
+    subprocess.run([*TINYSEG, *map(str, arguments)], check=True)
+    return time.perf_counter() - start
+
+
+def train_on_microscopy(data, work, report):
+    """Train the article's U-Net on slices 00-15, score it on 16-19, and predict a slice and a photo."""
+    goals = "mean Dice on slices 16-19 of at least 0.88", "seconds for it of at most 600, compilation included"
+    if not (data / "em_sstem").is_dir():
+        for goal in goals:
+            report.line(goal, f"no folder {data / 'em_sstem'}", None)
+        return
+    out = work / "em"
+    command = ["train", "unet", "--data", data / "em_sstem", "--train", "00-15", "--val", "16-19", "--out", out]
+    seconds = run(*command, "--steps", 600, "--batch", 8, "--crop", 256)
+    best = out / "best.safetensors"
+    run("evaluate", "--weights", best, "--data", data / "em_sstem", "--val", "16-19", "--out", work / "scores")
+    with open(out / "metrics.csv", encoding="utf-8") as file:
+        dice = max(float(row["dice"]) for row in csv.DictReader(file))
+    report.line(goals[0], f"{dice:.4f}", dice >= 0.88)
+    report.line(goals[1], f"{seconds:.0f}", seconds <= 600)
+    photos = sorted((data / "photos").glob("*.jpg"))[:1]
+    pictures = [data / "em_sstem" / "raw" / "16.tif", *photos]
+    run("predict", "--weights", best, "--out", work / "masks", *pictures)
+    written = sorted(path.name for path in (work / "masks").iterdir())
+    report.line("masks, probabilities and overlays of a slice and an RGB photo", ", ".join(written), len(written) == 6)
+
+
+def kill_and_resume(data, work, report, kills=10):
+    """Kill a training run with SIGKILL at random moments; it must end in the weights of one never killed."""
+    goal = f"weights after {kills} kills at random moments equal to those of a run never killed"
+    if not (data / "em_sstem").is_dir():
+        report.line(goal, f"no folder {data / 'em_sstem'}", None)
+        return
+    settings = ["train", "unet", "--data", data / "em_sstem", "--train", "00-03", "--val", "16"]
+    settings += ["--steps", 60, "--batch", 2, "--crop", 128, "--steps-per-epoch", 20, "--checkpoint-every", 2]
+    whole = run(*settings, "--quiet", "--out", work / "whole")
+    chance = random.Random(0)
+    moments = []
+    for _ in range(kills):
+        process = subprocess.Popen(
+            [*TINYSEG, *map(str, settings), "--quiet", "--out", str(work / "killed"), "--resume"],
+            stderr=subprocess.DEVNULL,
+        )
+        delay = chance.uniform(0, whole)
+        try:
+            process.wait(delay)
+            moments.append("ended before")
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            moments.append(f"{delay:.1f} s")
+    run(*settings, "--quiet", "--out", work / "killed", "--resume")
+
+    from tinyseg import weights
+
+    pairs = [
+        (weights.load(work / name / file) for name in ("whole", "killed"))
+        for file in ("best.safetensors", "last.safetensors")
+    ]
+    equal = all(
+        a.keys() == b.keys() and all(np.array_equal(a[name], b[name], equal_nan=True) for name in a) for a, b in pairs
+    )
+    report.line(goal, f"{'equal' if equal else 'DIFFERENT'}; killed after {', '.join(moments)}", equal)
+
+
+def main(arguments=None):
+    """Run every goal; exit with 1 if one was missed or could not be tried."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.accept", description=__doc__.splitlines()[0])
+    parser.add_argument("--data", required=True, help="folder with em_sstem and photos")
+    parser.add_argument("--out", help="folder to keep what was written (default: a temporary one, removed)")
+    options = parser.parse_args(arguments)
+    if not options.data or not Path(options.data).is_dir():
+        parser.error(f"--data is {options.data!r}; expected a folder of real pictures, as in: make accept DATA=folder")
+    report = Report()
+    with tempfile.TemporaryDirectory() as temporary:
+        work = Path(options.out or temporary)
+        work.mkdir(parents=True, exist_ok=True)
+        train_on_microscopy(Path(options.data), work, report)
+        kill_and_resume(Path(options.data), work, report)
+    return 1 if report.missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
