@@ -72,7 +72,9 @@ def test_kernels_do_not_import_tinyseg(path):
 
 def test_the_check_sees_imports(tmp_path):
     path = tmp_path / "example.py"
-    path.write_text("def f():\n    from tinyseg.cli import main\n    import kernels.cpu as k\n    from . import other\n")
+    path.write_text(
+        "def f():\n    from tinyseg.cli import main\n    import kernels.cpu as k\n    from . import other\n"
+    )
     assert imported(path, tmp_path.parent) == {"tinyseg.cli.main", "kernels.cpu", f"{tmp_path.name}.other"}
 
 

@@ -260,6 +260,11 @@ def test_wrong_type_is_named(key, value):
     assert_nothing_loaded(Block(), other_state() | {key: value}, TypeError, f"'{key}' has dtype")
 
 
+def test_state_that_is_no_dictionary():
+    with pytest.raises(TypeError, match="state_dict is a list"):
+        Block().load_state_dict([1])
+
+
 def test_loose_loading_reports():
     block, state = Block(), other_state()
     state["extra"] = state.pop("conv.bias")

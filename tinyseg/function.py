@@ -3,6 +3,7 @@
 import inspect
 import itertools
 import re
+from typing import Any
 
 import numpy as np
 
@@ -41,7 +42,7 @@ class Function:
     Tensor([6.])
     """
 
-    saved: tuple | None = ()
+    saved: Any = ()  # a tuple; None once backward has freed it
     needs: tuple = ()
     sources: tuple = ()
     _retained = None

@@ -340,8 +340,8 @@ class Tensor:
 
         # A leaf waits for its gradient just as a node does. A node is made after the nodes that made its inputs: when
         # it is the youngest one waiting, all that depends on it has been visited, and its gradient is complete.
-        start = self if self.creator is None else self.creator
-        gradients = {start: gradient}
+        start: Any = self if self.creator is None else self.creator
+        gradients: dict[Any, np.ndarray] = {start: gradient}
         waiting = [] if self.creator is None else [(-start.serial, start)]
         while waiting:
             _, node = heapq.heappop(waiting)

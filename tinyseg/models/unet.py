@@ -80,11 +80,10 @@ class UNet(nn.Module):
 
     Examples
     --------
-    >>> import numpy as np
     >>> import tinyseg
     >>> model = tinyseg.models.UNet(in_channels=3, out_channels=4, widths=(4, 8))
     >>> sum(parameter.size for parameter in model.parameters())
-    2128
+    1932
     """
 
     def __init__(self, in_channels=1, out_channels=1, widths=(8, 16, 32, 64, 128)):

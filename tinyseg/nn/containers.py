@@ -19,14 +19,12 @@ class _Indexed(Module):
 
     def __getitem__(self, index):
         if isinstance(index, slice):
-            part = list(self._modules.items())[index]
-            if isinstance(self, Sequential):
-                result = Sequential()
-                for name, module in part:
-                    result.add_module(name, module)
-                return result
-            return type(self)([module for _, module in part])
+            return self._part(dict(list(self._modules.items())[index]))
         return self._modules[self._key(index)]
+
+    def _part(self, modules):
+        """Return a container of some of the modules, given by name."""
+        raise NotImplementedError
 
     def __setitem__(self, index, module):
         self.add_module(self._key(index), module)
@@ -52,6 +50,9 @@ class Sequential(_Indexed):
         for name, module in named:
             self.add_module(str(name), module)
 
+    def _part(self, modules):
+        return Sequential(modules)
+
     def forward(self, x):
         """Return what the last module makes of what the one before it made, and so on."""
         for module in self:
@@ -71,6 +72,9 @@ class ModuleList(_Indexed):
     def __init__(self, modules=()):
         super().__init__()
         self.extend(modules)
+
+    def _part(self, modules):
+        return ModuleList(modules.values())
 
     def extend(self, modules):
         """Add modules at the end; return the container."""

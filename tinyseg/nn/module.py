@@ -1,6 +1,7 @@
 """Module: a layer or a model, which knows its parameters, its buffers and the modules inside it."""
 
 import difflib
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -232,8 +233,10 @@ class Module:
         ValueError
             If a shape differs.
         TypeError
-            If a value holds no numbers, or floats where integers are kept.
+            If ``state_dict`` is no dictionary, a value holds no numbers, or floats where integers are kept.
         """
+        if not isinstance(state_dict, Mapping):
+            raise TypeError(f"state_dict is a {type(state_dict).__name__}; expected a dictionary of arrays by name")
         own = dict(self._state())
         optional = self._optional_state_keys()
         missing = [key for key in own if key not in state_dict and key not in optional]
@@ -360,7 +363,7 @@ def _describe_keys(missing, unexpected, own):
     def listed(kind, keys, among, text):
         named = []
         for key in keys[:5]:
-            near = difflib.get_close_matches(key, among, 1)
+            near = difflib.get_close_matches(str(key), among, 1)
             named.append(f"{key!r} ({text} {near[0]!r})" if near else repr(key))
         rest = f" and {len(keys) - 5} more" if len(keys) > 5 else ""
         return f"{kind} {', '.join(named)}{rest}"

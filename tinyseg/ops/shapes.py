@@ -82,7 +82,7 @@ class Pad(Function):
 
     def forward(self, x, *, amounts, mode, value):
         self.amounts = amounts
-        self.where = [_padded_indices(size, *amount, mode) for size, amount in zip(x.shape, amounts, strict=True)]
+        self.where = [_padded_indices(size, amount, mode) for size, amount in zip(x.shape, amounts, strict=True)]
         if mode == "constant":
             return np.pad(x, amounts, constant_values=value)
         for axis, (indices, amount) in enumerate(zip(self.where, amounts, strict=True)):
@@ -104,9 +104,9 @@ class Pad(Function):
         return dy
 
 
-def _padded_indices(size, before, after, mode):
+def _padded_indices(size, amount, mode):
     """Return which position of an axis each position of the padded axis repeats; -1 where it is the constant."""
-    position = np.arange(-before, size + after)
+    position = np.arange(-amount[0], size + amount[1])
     if mode == "replicate":
         return position.clip(0, size - 1)
     if mode == "reflect":  # 2 1 | 0 1 2 3 | 2 1: the border itself is not repeated

@@ -133,7 +133,7 @@ class Optimizer:
         sizes, own = [len(g["params"]) for g in groups], [len(g["params"]) for g in self.param_groups]
         if sizes != own:
             raise ValueError(f"the state has groups of {sizes} parameters; the optimiser has groups of {own}")
-        loaded = {}
+        loaded: dict[Tensor, dict] = {}
         parameters = [parameter for group in self.param_groups for parameter in group["params"]]
         for number, parameter in enumerate(parameters):
             for key, value in states.get(number, {}).items():
