@@ -363,8 +363,10 @@ def _describe_keys(missing, unexpected, own):
     def listed(kind, keys, among, text):
         named = []
         for key in keys[:5]:
-            near = difflib.get_close_matches(str(key), among, 1)
-            named.append(f"{key!r} ({text} {near[0]!r})" if near else repr(key))
+            # bounded, since names from a file may be of any length and number
+            short = {str(name)[:200]: name for name in among[:5000]}
+            near = difflib.get_close_matches(str(key)[:200], short, 1)
+            named.append(f"{key!r} ({text} {short[near[0]]!r})" if near else repr(key))
         rest = f" and {len(keys) - 5} more" if len(keys) > 5 else ""
         return f"{kind} {', '.join(named)}{rest}"
 

@@ -12,12 +12,11 @@ import numpy as np
 from ..files import write_bytes
 from . import archive
 from .descriptions import DTYPE_CODES
-from .matching import match
 from .plain_files import METADATA, npz_bytes, read_npz, read_safetensors, safetensors_bytes
 from .torch_reader import is_description, read_stream, read_zip
 from .torch_writer import torch_bytes
 
-__all__ = ["load", "match", "save"]
+__all__ = ["load", "save"]
 
 _WRITERS = {".safetensors": safetensors_bytes, ".npz": npz_bytes, ".pth": torch_bytes, ".pt": torch_bytes}
 _SAVED_DTYPES = set(DTYPE_CODES) - {"bfloat16", "complex64", "complex128"}
