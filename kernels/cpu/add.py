@@ -4,7 +4,7 @@ import numpy as np
 from numba import prange
 
 from kernels import checks
-from kernels.cpu.blocks import block_bounds, block_count, flat
+from kernels.cpu.blocks import block_count, block_slice, flat
 from kernels.jit import jit
 
 
@@ -75,11 +75,12 @@ def _sum_to(dy, shape):
 @jit(parallel=True)
 def _add_kernel(y, a, b, blocks):
     for block in prange(blocks):
-        start, stop = block_bounds(block, y.size)
-        _add_block(y[start:stop], a[start:stop], b[start:stop])
+        _add_block(np.int64(block), y, a, b)
 
 
 @jit
-def _add_block(y, a, b):
+def _add_block(block, y, a, b):
+    part = block_slice(block, y.size)
+    y, a, b = y[part], a[part], b[part]
     for i in range(y.size):
         y[i] = a[i] + b[i]

@@ -1,15 +1,16 @@
 """Batch normalisation over (planes, pixels), where plane ``n * C + c`` belongs to channel c.
 
 A plane is cut into blocks of pixels. Each task takes the mean and the squared deviations of one block, in float64 and
-while the block lies in the cache; the few blocks of a channel are then merged in a fixed order (Chan, Golub and LeVeque,
-"Updating formulae and a pairwise algorithm for computing sample variances", 1979). A mean of 1000 costs no digits.
+while the block lies in the cache; the few blocks of a channel are then merged in a fixed order (Chan, Golub and
+LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances", 1979). A mean of 1000 costs no
+digits.
 """
 
 import numpy as np
 from numba import prange
 
 from kernels import checks
-from kernels.cpu.blocks import BLOCK, block_bounds, block_count, flat
+from kernels.cpu.blocks import BLOCK, block_count, flat, row_and_slice
 from kernels.jit import RELAXED, jit
 
 #: NaN or infinite input, or a variance of 0 with eps 0, gives NaN or infinite output, without a warning.
@@ -76,8 +77,8 @@ def batch_norm_forward(x, gamma, beta, running_mean, running_var, training, mome
     # x - centre loses nothing where x is near the mean; what centre itself lost is put into the shift
     shift = (centre - mean) * scale + (0 if beta is None else beta)
     if x.size:
-        scale, shift = scale.astype(x.dtype), shift.astype(x.dtype)
-        _normalise_kernel(y.reshape(-1), flat(x), centre, scale, shift, *_layout(x.shape))
+        constants = np.stack((centre, scale, shift), axis=1, dtype=x.dtype, casting="same_kind")
+        _normalise_kernel(y.reshape(-1), flat(x), constants, *_layout(x.shape))
     return y, centre, inv_std.astype(x.dtype)
 
 
@@ -113,12 +114,12 @@ def batch_norm_backward(dy, x, gamma, mean, inv_std, training):
         If a shape does not fit.
     """
     dy, x, gamma, mean, inv_std, training = checks.batch_norm_gradient(dy, x, gamma, mean, inv_std, training)
-    dx, mean = np.empty_like(x), flat(mean)
+    dx = np.empty_like(x)
     if not x.size:
         return dx, np.zeros_like(mean), np.zeros_like(mean)
-    pixels, blocks, planes = _layout(x.shape)
-    sums = np.empty((2, planes * blocks))
-    _gradient_sums_kernel(sums[0], sums[1], flat(dy), flat(x), mean, pixels, blocks, planes)
+    pixels, blocks, tasks = _layout(x.shape)
+    sums = np.empty((2, tasks))
+    _gradient_sums_kernel(sums[0], sums[1], flat(dy), flat(x), flat(mean), pixels, blocks)
     # per channel: the sum of dy, and that of dy * (x - mean)
     total, dot = sums.reshape(2, x.shape[0], x.shape[1], blocks).sum(axis=(1, 3))
     inv_std = inv_std.astype(np.float64)
@@ -126,22 +127,22 @@ def batch_norm_backward(dy, x, gamma, mean, inv_std, training):
     count = x.size / x.shape[1]
     # dx = scale * (dy - total / count - (x - mean) * inv_std**2 * dot / count)
     slope, shift = -scale * inv_std**2 * dot / count, -scale * total / count
-    per_channel = (scale.astype(x.dtype), slope.astype(x.dtype), shift.astype(x.dtype))
-    _input_gradient_kernel(dx.reshape(-1), flat(dy), flat(x), mean, *per_channel, training, *_layout(x.shape))
+    constants = np.stack((mean, scale, slope, shift), axis=1, dtype=x.dtype, casting="same_kind")
+    _input_gradient_kernel(dx.reshape(-1), flat(dy), flat(x), constants, training, pixels, blocks, tasks)
     return dx, (dot * inv_std).astype(x.dtype), total.astype(x.dtype)
 
 
 def _layout(shape):
-    """Return the number of pixels of a plane, of blocks of a plane, and of planes."""
+    """Return the number of pixels of a plane, of blocks of a plane, and of blocks in all."""
     pixels = shape[2] * shape[3]
-    return pixels, block_count(pixels), shape[0] * shape[1]
+    return pixels, block_count(pixels), shape[0] * shape[1] * block_count(pixels)
 
 
 def _batch_statistics(x):
     """Return mean and biased variance of each channel in float64, and how many values each came from."""
-    pixels, blocks, planes = _layout(x.shape)
-    means, squares = np.empty((2, planes * blocks))
-    _block_statistics_kernel(means, squares, flat(x), pixels, blocks, planes)
+    pixels, blocks, tasks = _layout(x.shape)
+    means, squares = np.empty((2, tasks))
+    _block_statistics_kernel(means, squares, flat(x), pixels, blocks)
     means, squares = means.reshape(*x.shape[:2], blocks), squares.reshape(*x.shape[:2], blocks)
     sizes = np.full(blocks, BLOCK)
     sizes[-1] = pixels - (blocks - 1) * BLOCK
@@ -152,87 +153,72 @@ def _batch_statistics(x):
 
 
 @jit(parallel=True)
-def _block_statistics_kernel(means, squares, x, pixels, blocks, planes):
-    for job in prange(planes * blocks):
-        task = np.int64(job)
-        start, stop = block_bounds(task % blocks, pixels)
-        first = task // blocks * pixels
-        means[task], squares[task] = _block_statistics(x[first + start : first + stop])
+def _block_statistics_kernel(means, squares, x, pixels, blocks):
+    for task in prange(means.size):
+        _block_statistics(np.int64(task), means, squares, x, pixels, blocks)
 
 
 @jit(fastmath=RELAXED)
-def _block_statistics(x):
-    """Return the mean of a block and its sum of squared deviations from it."""
+def _block_statistics(task, means, squares, x, pixels, blocks):
+    """Take the mean of a block and its sum of squared deviations from it."""
+    x = x[row_and_slice(task, pixels, blocks)[1]]
     total = 0.0
     for i in range(x.size):
         total += x[i]
     mean = total / x.size
-    squares = 0.0
+    deviations = 0.0
     for i in range(x.size):
-        squares += (x[i] - mean) ** 2
-    return mean, squares
+        deviations += (x[i] - mean) ** 2
+    means[task], squares[task] = mean, deviations
 
 
 @jit(parallel=True)
-def _normalise_kernel(y, x, centre, scale, shift, pixels, blocks, planes):
-    for job in prange(planes * blocks):
-        task = np.int64(job)
-        start, stop = block_bounds(task % blocks, pixels)
-        plane = task // blocks
-        first, c = plane * pixels, plane % centre.size
-        _normalise_block(
-            y[first + start : first + stop], x[first + start : first + stop], centre[c], scale[c], shift[c]
-        )
+def _normalise_kernel(y, x, constants, pixels, blocks, tasks):
+    for task in prange(tasks):
+        _normalise_block(np.int64(task), y, x, constants, pixels, blocks)
 
 
 @jit(fastmath={"contract"})
-def _normalise_block(y, x, centre, scale, shift):
+def _normalise_block(task, y, x, constants, pixels, blocks):
+    plane, part = row_and_slice(task, pixels, blocks)
+    centre, scale, shift = constants[plane % constants.shape[0]]
+    y, x = y[part], x[part]
     for i in range(x.size):
         y[i] = (x[i] - centre) * scale + shift
 
 
 @jit(parallel=True)
-def _gradient_sums_kernel(total, dot, dy, x, mean, pixels, blocks, planes):
-    for job in prange(planes * blocks):
-        task = np.int64(job)
-        start, stop = block_bounds(task % blocks, pixels)
-        plane = task // blocks
-        first = plane * pixels
-        line = slice(first + start, first + stop)
-        total[task], dot[task] = _gradient_sums(dy[line], x[line], mean[plane % mean.size])
+def _gradient_sums_kernel(total, dot, dy, x, mean, pixels, blocks):
+    for task in prange(total.size):
+        _gradient_sums(np.int64(task), total, dot, dy, x, mean, pixels, blocks)
 
 
 @jit(fastmath=RELAXED)
-def _gradient_sums(dy, x, mean):
-    """Return the sum of dy over a block, and that of dy * (x - mean)."""
-    total, dot = 0.0, 0.0
+def _gradient_sums(task, total, dot, dy, x, mean, pixels, blocks):
+    """Take the sum of dy over a block, and that of dy * (x - mean)."""
+    plane, part = row_and_slice(task, pixels, blocks)
+    dy, x, centre = dy[part], x[part], mean[plane % mean.size]
+    of_dy, of_product = 0.0, 0.0
     for i in range(x.size):
-        total += dy[i]
-        dot += np.float64(dy[i]) * np.float64(x[i] - mean)
-    return total, dot
+        of_dy += dy[i]
+        of_product += np.float64(dy[i]) * np.float64(x[i] - centre)
+    total[task], dot[task] = of_dy, of_product
 
 
 @jit(parallel=True)
-def _input_gradient_kernel(dx, dy, x, mean, scale, slope, shift, training, pixels, blocks, planes):
-    for job in prange(planes * blocks):
-        task = np.int64(job)
-        start, stop = block_bounds(task % blocks, pixels)
-        plane = task // blocks
-        first, c = plane * pixels, plane % mean.size
-        line = slice(first + start, first + stop)
-        if training:
-            _input_gradient_block(dx[line], dy[line], x[line], mean[c], scale[c], slope[c], shift[c])
-        else:
-            _scale_block(dx[line], dy[line], scale[c])
+def _input_gradient_kernel(dx, dy, x, constants, training, pixels, blocks, tasks):
+    for task in prange(tasks):
+        _input_gradient_block(np.int64(task), dx, dy, x, constants, training, pixels, blocks)
 
 
 @jit(fastmath={"contract"})
-def _input_gradient_block(dx, dy, x, mean, scale, slope, shift):
-    for i in range(x.size):
-        dx[i] = dy[i] * scale + ((x[i] - mean) * slope + shift)
-
-
-@jit
-def _scale_block(dx, dy, scale):
-    for i in range(dy.size):
-        dx[i] = dy[i] * scale
+def _input_gradient_block(task, dx, dy, x, constants, training, pixels, blocks):
+    plane, part = row_and_slice(task, pixels, blocks)
+    centre, scale, slope, shift = constants[plane % constants.shape[0]]
+    dx, dy, x = dx[part], dy[part], x[part]
+    if training:
+        for i in range(x.size):
+            dx[i] = dy[i] * scale + ((x[i] - centre) * slope + shift)
+    else:
+        for i in range(x.size):
+            dx[i] = dy[i] * scale

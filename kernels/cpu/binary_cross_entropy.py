@@ -4,7 +4,7 @@ import numpy as np
 from numba import prange
 
 from kernels import checks
-from kernels.cpu.blocks import block_bounds, block_count, flat
+from kernels.cpu.blocks import block_count, block_slice, flat
 from kernels.cpu.reduction import buffers, reduced, upstream
 from kernels.cpu.sigmoid import sigmoid
 from kernels.cpu.vector_math import exp, log, log1p
@@ -116,7 +116,7 @@ def binary_cross_entropy_with_logits_forward(x, target, weight=None, pos_weight=
     """
     checks.reduction(reduction)
     x, target = checks.loss_pair(x, target)
-    weight, pos_weight = checks.broadcast_to("weight", weight, x), checks.broadcast_to("pos_weight", pos_weight, x)
+    weight, pos_weight = _weights(weight, pos_weight, x)
     losses, sums = buffers(x.shape, reduction, x.dtype)
     if x.size:
         weights = flat(weight, x.dtype), flat(pos_weight, x.dtype)
@@ -147,7 +147,7 @@ def binary_cross_entropy_with_logits_backward(dy, x, target, weight=None, pos_we
         If the shapes do not fit or there is no such reduction.
     """
     x, target = checks.loss_pair(x, target)
-    weight, pos_weight = checks.broadcast_to("weight", weight, x), checks.broadcast_to("pos_weight", pos_weight, x)
+    weight, pos_weight = _weights(weight, pos_weight, x)
     dy = checks.loss_gradient(dy, x, reduction)
     dx = np.empty_like(x)
     if x.size:
@@ -157,16 +157,26 @@ def binary_cross_entropy_with_logits_backward(dy, x, target, weight=None, pos_we
     return dx
 
 
+def _weights(weight, pos_weight, x):
+    """Return both weights as arrays of the shape of ``x``, or both as None: one case less inside the loops."""
+    weight, pos_weight = checks.broadcast_to("weight", weight, x), checks.broadcast_to("pos_weight", pos_weight, x)
+    if weight is None and pos_weight is not None:
+        weight = np.ones_like(x)
+    if pos_weight is None and weight is not None:
+        pos_weight = np.ones_like(x)
+    return weight, pos_weight
+
+
 @jit(parallel=True)
 def _probability_forward_kernel(losses, sums, p, target, weight):
     for block in prange(sums.size):
-        start, stop = block_bounds(block, p.size)
-        part = slice(start, stop)
-        sums[block] = _probability_forward_block(losses[part], p[part], target[part], weight[part])
+        _probability_forward_block(np.int64(block), losses, sums, p, target, weight)
 
 
 @jit(fastmath=RELAXED)
-def _probability_forward_block(losses, p, target, weight):
+def _probability_forward_block(block, losses, sums, p, target, weight):
+    part = block_slice(block, p.size)
+    losses, p, target, weight = losses[part], p[part], target[part], weight[part]
     one, least = p.dtype.type(1), p.dtype.type(-100)
     total = 0.0
     for i in range(p.size):
@@ -179,20 +189,19 @@ def _probability_forward_block(losses, p, target, weight):
         if losses.size:
             losses[i] = loss
         total += loss
-    return total
+    sums[block] = total
 
 
 @jit(parallel=True)
 def _probability_backward_kernel(dp, dy, p, target, weight, blocks):
     for block in prange(blocks):
-        start, stop = block_bounds(block, p.size)
-        part = slice(start, stop)
-        dy_part = dy if dy.size == 1 else dy[part]
-        _probability_backward_block(dp[part], dy_part, p[part], target[part], weight[part])
+        _probability_backward_block(np.int64(block), dp, dy, p, target, weight)
 
 
 @jit
-def _probability_backward_block(dp, dy, p, target, weight):
+def _probability_backward_block(block, dp, dy, p, target, weight):
+    part = block_slice(block, p.size)
+    dp, p, target, weight, dy = dp[part], p[part], target[part], weight[part], dy[part] if dy.size > 1 else dy
     one, least = p.dtype.type(1), p.dtype.type(1e-12)
     for i in range(p.size):
         width = p[i] * (one - p[i])
@@ -205,56 +214,54 @@ def _probability_backward_block(dp, dy, p, target, weight):
 @jit(parallel=True)
 def _logits_forward_kernel(losses, sums, x, target, weight, pos_weight):
     for block in prange(sums.size):
-        start, stop = block_bounds(block, x.size)
-        part = slice(start, stop)
-        sums[block] = _logits_forward_block(losses[part], x[part], target[part], weight[part], pos_weight[part])
+        _logits_forward_block(np.int64(block), losses, sums, x, target, weight, pos_weight)
 
 
-@jit
+@jit(inline="always")  # LLVM finds it too long to inline, and a call cannot be vectorised
 def logit_loss(x, target, pos_weight):
     """Return the binary cross entropy of one logit, in its own type.
 
-    It is pos_weight * target * log(1 + exp(-x)) + (1 - target) * log(1 + exp(x)), without a difference of large numbers.
+    It is pos_weight * target * log(1 + exp(-x)) + (1 - target) * log(1 + exp(x)), but never a difference of large
+    numbers.
     """
-    one, zero = type(x)(1), type(x)(0)
     small = log1p(exp(-abs(x)))
-    wanted, rest = pos_weight * target, one - target
-    return (wanted + rest) * small + (-x * wanted if x < zero else x * rest)
+    wanted, rest = pos_weight * target, type(x)(1) - target
+    return (wanted + rest) * small + abs(x) * (wanted if x < 0 else rest)
 
 
 @jit(fastmath=RELAXED)
-def _logits_forward_block(losses, x, target, weight, pos_weight):
+def _logits_forward_block(block, losses, sums, x, target, weight, pos_weight):
+    part = block_slice(block, x.size)
+    losses, x, target, weight, pos_weight = losses[part], x[part], target[part], weight[part], pos_weight[part]
     one = x.dtype.type(1)
     total = 0.0
     for i in range(x.size):
-        loss = logit_loss(x[i], target[i], pos_weight[i] if pos_weight.size else one)
-        if weight.size:
-            loss *= weight[i]
+        loss = (
+            weight[i] * logit_loss(x[i], target[i], pos_weight[i]) if weight.size else logit_loss(x[i], target[i], one)
+        )
         if losses.size:
             losses[i] = loss
         total += loss
-    return total
+    sums[block] = total
 
 
 @jit(parallel=True)
 def _logits_backward_kernel(dx, dy, x, target, weight, pos_weight, blocks):
     for block in prange(blocks):
-        start, stop = block_bounds(block, x.size)
-        part = slice(start, stop)
-        dy_part = dy if dy.size == 1 else dy[part]
-        _logits_backward_block(dx[part], dy_part, x[part], target[part], weight[part], pos_weight[part])
+        _logits_backward_block(np.int64(block), dx, dy, x, target, weight, pos_weight)
 
 
 @jit
-def _logits_backward_block(dx, dy, x, target, weight, pos_weight):
+def _logits_backward_block(block, dx, dy, x, target, weight, pos_weight):
+    part = block_slice(block, x.size)
+    dx, x, target, dy = dx[part], x[part], target[part], dy[part] if dy.size > 1 else dy
+    weight, pos_weight = weight[part], pos_weight[part]
     one = x.dtype.type(1)
     for i in range(x.size):
         p, t = sigmoid(x[i]), target[i]
-        if pos_weight.size:
+        if weight.size:
             wanted = pos_weight[i] * t
-            gradient = (wanted + one - t) * p - wanted
+            gradient = weight[i] * ((wanted + one - t) * p - wanted)
         else:
             gradient = p - t
-        if weight.size:
-            gradient *= weight[i]
         dx[i] = gradient * (dy[i] if dy.size > 1 else dy[0])

@@ -1,8 +1,8 @@
 """How the kernels divide their work, so that no result depends on the number of threads.
 
 An array is cut into blocks of a fixed size. One task computes one block, whichever thread it runs on; sums are kept per
-block and added up in the order of the blocks. Each parallel loop only calls a serial function for its block: the
-compiler spends long on what stands inside a parallel loop itself.
+block and added up in the order of the blocks. Each parallel loop is a single call of a serial function: the compiler
+spends long on anything else that stands inside a parallel loop.
 """
 
 import numpy as np
@@ -30,7 +30,13 @@ def block_count(size):
 
 
 @jit
-def block_bounds(block, size):
-    """Return the first index of a block, and the one after its last."""
-    start = np.int64(block) * BLOCK
-    return start, min(start + BLOCK, size)
+def block_slice(block, size):
+    """Return which of ``size`` elements belong to a block."""
+    return slice(block * BLOCK, min(block * BLOCK + BLOCK, size))
+
+
+@jit
+def row_and_slice(task, size, blocks):
+    """Return the row that a task belongs to, and its part of the flat array; rows have ``size`` elements in ``blocks``."""
+    row, start = task // blocks, task % blocks * BLOCK
+    return row, slice(row * size + start, row * size + min(start + BLOCK, size))

@@ -6,7 +6,7 @@ import numpy as np
 from numba import prange
 
 from kernels import checks
-from kernels.cpu.blocks import BLOCK, flat
+from kernels.cpu.blocks import BLOCK, block_count, flat
 from kernels.jit import jit
 
 
@@ -41,7 +41,8 @@ def concat_forward(arrays, axis=1):
     for a in arrays:
         width = a.shape[axis] * inner
         if a.size:
-            _copy_columns_kernel(y.reshape(-1), flat(a), outer, start, shape[axis] * inner, 0, width, width)
+            layouts = (start, shape[axis] * inner), (0, width)
+            _copy_columns_kernel(y.reshape(-1), flat(a), *layouts, width, outer * block_count(width))
         start += width
     return y
 
@@ -77,26 +78,27 @@ def concat_backward(dy, sizes, axis=1):
         da = np.empty((*dy.shape[:axis], size, *dy.shape[axis + 1 :]), dy.dtype)
         width = size * inner
         if da.size:
-            _copy_columns_kernel(da.reshape(-1), flat(dy), outer, 0, width, start, dy.shape[axis] * inner, width)
+            layouts = (0, width), (start, dy.shape[axis] * inner)
+            _copy_columns_kernel(da.reshape(-1), flat(dy), *layouts, width, outer * block_count(width))
         gradients.append(da)
         start += width
     return gradients
 
 
 @jit(parallel=True)
-def _copy_columns_kernel(to, source, rows, to_start, to_row, source_start, source_row, width):
-    """Copy ``width`` columns of each row; a row of ``to`` has ``to_row`` elements, one of ``source`` ``source_row``."""
-    blocks = -(-width // BLOCK)
-    for task in prange(rows * blocks):
-        row, block = np.int64(task) // blocks, np.int64(task) % blocks
-        start = block * BLOCK
-        count = min(BLOCK, width - start)
-        a = row * to_row + to_start + start
-        b = row * source_row + source_start + start
-        _copy(to[a : a + count], source[b : b + count])
+def _copy_columns_kernel(to, source, to_layout, source_layout, width, tasks):
+    for task in prange(tasks):
+        _copy_columns(np.int64(task), to, source, to_layout, source_layout, width)
 
 
 @jit
-def _copy(to, source):
-    for i in range(to.size):
+def _copy_columns(task, to, source, to_layout, source_layout, width):
+    """Copy one block of ``width`` columns of one row. A layout is the first column, and the length of a row."""
+    blocks = -(-width // BLOCK)
+    row, start = task // blocks, task % blocks * BLOCK
+    count = min(BLOCK, width - start)
+    a = row * to_layout[1] + to_layout[0] + start
+    b = row * source_layout[1] + source_layout[0] + start
+    to, source = to[a : a + count], source[b : b + count]
+    for i in range(count):
         to[i] = source[i]

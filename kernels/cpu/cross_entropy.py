@@ -10,6 +10,7 @@ from numba import prange
 from kernels import checks
 from kernels.cpu.blocks import flat
 from kernels.cpu.reduction import reduced, upstream
+from kernels.cpu.softmax import largest_and_sum
 from kernels.cpu.vector_math import exp, log
 from kernels.jit import jit
 
@@ -116,116 +117,70 @@ def _tasks(x):
 
 
 @jit
-def _task_bounds(task, pixels):
-    """Return the picture of a task, its first pixel and its number of pixels."""
+def _task_bounds(task, pixels, classes):
+    """Return the index of a task's first logit, that of its first target, and its number of pixels."""
     per_picture = -(-pixels // PIXELS)
-    start = np.int64(task) % per_picture * PIXELS
-    return np.int64(task) // per_picture, start, min(PIXELS, pixels - start)
+    n, start = task // per_picture, task % per_picture * PIXELS
+    return n * classes * pixels + start, n * pixels + start, min(PIXELS, pixels - start)
 
 
 @jit(parallel=True)
 def _cross_entropy_forward_kernel(losses, sums, x, target, weight, pixels, ignore_index, smoothing):
     for task in prange(sums.size):
-        n, start, count = _task_bounds(task, pixels)
-        part = slice(n * pixels + start, n * pixels + start + count)
-        first = n * weight.size * pixels + start
-        sums[task] = _forward_task(losses[part], x[first:], target[part], weight, pixels, ignore_index, smoothing)
+        _forward_task(np.int64(task), losses, sums, x, target, weight, pixels, ignore_index, smoothing)
 
 
 @jit
-def _forward_task(losses, x, target, weight, pixels, ignore_index, smoothing):
-    """Compute the pixels of ``target``, and return the sum of their losses; class c of pixel p is x[c * pixels + p]."""
-    classes, count = weight.size, target.size
-    normaliser = _log_sum_exp(x, classes, pixels, count)
+def _forward_task(task, losses, sums, x, target, weight, pixels, ignore_index, smoothing):
+    first, first_target, count = _task_bounds(task, pixels, weight.size)
     kind = x.dtype.type
-    mine, spread = kind(1 - smoothing), kind(smoothing / classes)
-    even = np.zeros(count, x.dtype)
-    if spread > 0:
-        for c in range(classes):
-            _add_weighted_difference(even, normaliser, x[c * pixels : c * pixels + count], spread * weight[c])
-    total = 0.0
+    mine, spread = kind(1 - smoothing), kind(smoothing / weight.size)
+    normaliser, total, even = np.empty(count, x.dtype), np.zeros(count, x.dtype), np.zeros(count, x.dtype)
+    largest_and_sum(normaliser, total, total[:0], x, first, pixels, weight.size)
     for p in range(count):
-        t = target[p]
+        normaliser[p] += log(total[p])
+    if spread > 0:
+        for c in range(weight.size):
+            line = x[first + c * pixels : first + c * pixels + count]
+            for p in range(count):
+                even[p] += spread * weight[c] * (normaliser[p] - line[p])
+    for p in range(count):
+        t = target[first_target + p]
         loss = kind(0)
         if t != ignore_index:
-            loss = mine * weight[t] * (normaliser[p] - x[t * pixels + p]) + even[p]
+            loss = mine * weight[t] * (normaliser[p] - x[first + t * pixels + p]) + even[p]
         if losses.size:
-            losses[p] = loss
-        total += loss
-    return total
-
-
-@jit
-def _add_weighted_difference(total, normaliser, x, weight):
-    for p in range(x.size):
-        total[p] += weight * (normaliser[p] - x[p])
-
-
-@jit
-def _log_sum_exp(x, classes, pixels, count):
-    """Return log(sum of exp(x) over the classes) of each pixel."""
-    largest, total = _largest_and_sum(x, classes, pixels, count)
-    for p in range(count):
-        largest[p] += log(total[p])
-    return largest
-
-
-@jit
-def _largest_and_sum(x, classes, pixels, count):
-    """Return for each pixel the largest logit, and the sum of exp(logit - largest)."""
-    largest, total = x[:count].copy(), np.zeros(count, x.dtype)
-    for c in range(1, classes):
-        _larger(largest, x[c * pixels : c * pixels + count])
-    for c in range(classes):
-        _add_exp_of_difference(total, x[c * pixels : c * pixels + count], largest)
-    return largest, total
-
-
-@jit
-def _larger(largest, x):
-    for p in range(x.size):
-        largest[p] = x[p] if x[p] > largest[p] else largest[p]
-
-
-@jit
-def _add_exp_of_difference(total, x, largest):
-    for p in range(x.size):
-        total[p] += exp(x[p] - largest[p])
+            losses[first_target + p] = loss
+        sums[task] += loss
 
 
 @jit(parallel=True)
 def _cross_entropy_backward_kernel(dx, dy, x, target, weight, pixels, ignore_index, smoothing, tasks):
     for task in prange(tasks):
-        n, start, count = _task_bounds(task, pixels)
-        part = slice(n * pixels + start, n * pixels + start + count)
-        first = n * weight.size * pixels + start
-        dy_part = dy if dy.size == 1 else dy[part]
-        _backward_task(dx[first:], dy_part, x[first:], target[part], weight, pixels, ignore_index, smoothing)
+        _backward_task(np.int64(task), dx, dy, x, target, weight, pixels, ignore_index, smoothing)
 
 
 @jit
-def _backward_task(dx, dy, x, target, weight, pixels, ignore_index, smoothing):
-    """Compute the pixels of ``target``; class c of pixel p is element ``c * pixels + p``."""
-    classes, count = weight.size, target.size
+def _backward_task(task, dx, dy, x, target, weight, pixels, ignore_index, smoothing):
+    first, first_target, count = _task_bounds(task, pixels, weight.size)
     kind = x.dtype.type
-    mine, spread = kind(1 - smoothing), kind(smoothing / classes)
+    mine, spread = kind(1 - smoothing), kind(smoothing / weight.size)
     spread_weight = spread * weight.sum()
-    largest, total = _largest_and_sum(x, classes, pixels, count)
+    largest, total = np.empty(count, x.dtype), np.zeros(count, x.dtype)
+    largest_and_sum(largest, total, total[:0], x, first, pixels, weight.size)
+    # dx = softmax(x) * (weights in all) * dy - (weight of the class) * dy; slope is what belongs to exp(x - largest)
     scale, slope = np.empty(count, x.dtype), np.empty(count, x.dtype)
     for p in range(count):
-        counts = target[p] != ignore_index
-        scale[p] = (dy[p] if dy.size > 1 else dy[0]) if counts else kind(0)
-        mine_weight = mine * weight[target[p]] if counts else kind(0)
-        slope[p] = (mine_weight + spread_weight) * scale[p] / total[p]
-    for c in range(classes):
-        line = slice(c * pixels, c * pixels + count)
-        _class_gradient(dx[line], x[line], largest, slope, scale, spread * weight[c])
+        t = target[first_target + p]
+        counts = t != ignore_index
+        scale[p] = (dy[first_target + p] if dy.size > 1 else dy[0]) if counts else kind(0)
+        slope[p] = ((mine * weight[t] if counts else kind(0)) + spread_weight) * scale[p] / total[p]
+    for c in range(weight.size):
+        line, even = slice(first + c * pixels, first + c * pixels + count), spread * weight[c]
+        dx_line, x_line = dx[line], x[line]
+        for p in range(count):
+            dx_line[p] = exp(x_line[p] - largest[p]) * slope[p] - even * scale[p]
     for p in range(count):
-        if target[p] != ignore_index:
-            dx[target[p] * pixels + p] -= mine * weight[target[p]] * scale[p]
-
-
-@jit
-def _class_gradient(dx, x, largest, slope, scale, spread):
-    for p in range(x.size):
-        dx[p] = exp(x[p] - largest[p]) * slope[p] - spread * scale[p]
+        t = target[first_target + p]
+        if t != ignore_index:
+            dx[first + t * pixels + p] -= mine * weight[t] * scale[p]

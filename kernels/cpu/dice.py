@@ -4,7 +4,7 @@ import numpy as np
 from numba import prange
 
 from kernels import checks
-from kernels.cpu.blocks import block_bounds, block_count, flat
+from kernels.cpu.blocks import block_count, flat, row_and_slice
 from kernels.cpu.reduction import reduced, upstream
 from kernels.cpu.sigmoid import sigmoid
 from kernels.jit import RELAXED, jit
@@ -90,8 +90,9 @@ def dice_backward(dy, x, target, smooth=1.0, per_sample=False, reduction="mean")
             # the derivative by p is constant + slope * target
             constant = dy * (2 * inner + smooth) / (denominator + smooth) ** 2
             slope = -2 * dy / (denominator + smooth)
-            constant, slope = constant.astype(x.dtype), slope.astype(x.dtype)
-        _dice_backward_kernel(dx.reshape(-1), flat(x), flat(target), constant, slope, block_count(x.size // rows))
+            constants = np.stack((constant, slope), axis=1, dtype=x.dtype, casting="same_kind")
+        size = x.size // rows
+        _dice_backward_kernel(dx.reshape(-1), flat(x), flat(target), constants, size, block_count(size))
     return dx
 
 
@@ -104,45 +105,39 @@ def _sums(x, target, rows):
     """Return for each row the sum of p * target, and that of p + target."""
     blocks = block_count(x.size // rows)
     sums = np.empty((2, rows * blocks))
-    _dice_sums_kernel(sums[0], sums[1], flat(x), flat(target), rows, blocks)
+    _dice_sums_kernel(sums[0], sums[1], flat(x), flat(target), x.size // rows, blocks)
     return sums.reshape(2, rows, blocks).sum(axis=2)
 
 
-@jit
-def _task_bounds(task, size, blocks):
-    """Return the row of a task, and the bounds of its block in the flat array."""
-    row = np.int64(task) // blocks
-    start, stop = block_bounds(np.int64(task) % blocks, size)
-    return row, row * size + start, row * size + stop
-
-
 @jit(parallel=True)
-def _dice_sums_kernel(inner, denominator, x, target, rows, blocks):
-    for task in prange(rows * blocks):
-        row, start, stop = _task_bounds(task, x.size // rows, blocks)
-        inner[task], denominator[task] = _dice_sums_block(x[start:stop], target[start:stop])
+def _dice_sums_kernel(inner, denominator, x, target, size, blocks):
+    for task in prange(inner.size):
+        _dice_sums_block(np.int64(task), inner, denominator, x, target, size, blocks)
 
 
 @jit(fastmath=RELAXED)
-def _dice_sums_block(x, target):
-    inner, denominator = 0.0, 0.0
+def _dice_sums_block(task, inner, denominator, x, target, size, blocks):
+    part = row_and_slice(task, size, blocks)[1]
+    x, target = x[part], target[part]
+    of_product, of_both = 0.0, 0.0
     for i in range(x.size):
         p = sigmoid(x[i])
-        inner += p * target[i]
-        denominator += p + target[i]
-    return inner, denominator
+        of_product += p * target[i]
+        of_both += p + target[i]
+    inner[task], denominator[task] = of_product, of_both
 
 
 @jit(parallel=True)
-def _dice_backward_kernel(dx, x, target, constant, slope, blocks):
-    for task in prange(constant.size * blocks):
-        row, start, stop = _task_bounds(task, x.size // constant.size, blocks)
-        part = slice(start, stop)
-        _dice_backward_block(dx[part], x[part], target[part], constant[row], slope[row])
+def _dice_backward_kernel(dx, x, target, constants, size, blocks):
+    for task in prange(constants.shape[0] * blocks):
+        _dice_backward_block(np.int64(task), dx, x, target, constants, size, blocks)
 
 
 @jit
-def _dice_backward_block(dx, x, target, constant, slope):
+def _dice_backward_block(task, dx, x, target, constants, size, blocks):
+    row, part = row_and_slice(task, size, blocks)
+    constant, slope = constants[row]
+    dx, x, target = dx[part], x[part], target[part]
     one = x.dtype.type(1)
     for i in range(x.size):
         p = sigmoid(x[i])

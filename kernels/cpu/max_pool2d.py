@@ -93,19 +93,26 @@ def max_pool2d_backward(dy, indices, input_shape):
     dx = np.zeros(input_shape, dy.dtype)
     if dy.size:
         planes = dy.shape[0] * dy.shape[1]
-        _max_pool2d_backward_kernel(dx.reshape(planes, -1), flat(dy), flat(indices), dy.size // planes)
+        _max_pool2d_backward_kernel(
+            dx.reshape(planes, -1), flat(dy).reshape(planes, -1), flat(indices).reshape(planes, -1)
+        )
     return dx
 
 
 @jit(parallel=True)
 def _max_pool2d_forward_kernel(y, indices, x, window, plain):
     for plane in prange(x.shape[0]):
-        if plain:
-            for row in range(y.shape[1]):
-                first = 2 * row * x.shape[2]
-                _pool_two_rows(y[plane, row], indices[plane, row], x[plane, 2 * row], x[plane, 2 * row + 1], first)
-        else:
-            _pool_plane(y[plane], indices[plane], x[plane], window)
+        _pool_plane(np.int64(plane), y, indices, x, window, plain)
+
+
+@jit
+def _pool_plane(plane, y, indices, x, window, plain):
+    y, indices, x = y[plane], indices[plane], x[plane]
+    if plain:
+        for row in range(y.shape[0]):
+            _pool_two_rows(y[row], indices[row], x[2 * row], x[2 * row + 1], 2 * row * x.shape[1])
+    else:
+        _pool_windows(y, indices, x, window)
 
 
 @jit
@@ -136,7 +143,7 @@ def _inside(position, stride, padding, dilation, size, taps):
 
 
 @jit
-def _pool_plane(y, indices, x, window):
+def _pool_windows(y, indices, x, window):
     kh, kw, sh, sw, ph, pw, dh, dw = window
     h, w = x.shape
     for row in range(y.shape[0]):
@@ -152,13 +159,13 @@ def _pool_plane(y, indices, x, window):
 
 
 @jit(parallel=True)
-def _max_pool2d_backward_kernel(dx, dy, indices, windows):
+def _max_pool2d_backward_kernel(dx, dy, indices):
     for plane in prange(dx.shape[0]):
-        first = np.int64(plane) * windows
-        _scatter(dx[plane], dy[first : first + windows], indices[first : first + windows])
+        _scatter(np.int64(plane), dx, dy, indices)
 
 
 @jit
-def _scatter(dx, dy, indices):
+def _scatter(plane, dx, dy, indices):
+    dx, dy, indices = dx[plane], dy[plane], indices[plane]
     for i in range(dy.size):
         dx[indices[i]] += dy[i]

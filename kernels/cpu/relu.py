@@ -4,7 +4,7 @@ import numpy as np
 from numba import prange
 
 from kernels import checks
-from kernels.cpu.blocks import block_bounds, block_count, flat
+from kernels.cpu.blocks import block_count, block_slice, flat
 from kernels.jit import jit
 
 
@@ -73,12 +73,13 @@ def relu_backward(dy, y):
 @jit(parallel=True)
 def _relu_forward_kernel(y, x, blocks):
     for block in prange(blocks):
-        start, stop = block_bounds(block, x.size)
-        _relu_forward_block(y[start:stop], x[start:stop])
+        _relu_forward_block(np.int64(block), y, x)
 
 
 @jit
-def _relu_forward_block(y, x):
+def _relu_forward_block(block, y, x):
+    part = block_slice(block, x.size)
+    y, x = y[part], x[part]
     zero = x.dtype.type(0)
     for i in range(x.size):
         y[i] = zero if x[i] <= zero else x[i]
@@ -87,12 +88,13 @@ def _relu_forward_block(y, x):
 @jit(parallel=True)
 def _relu_backward_kernel(dx, dy, y, blocks):
     for block in prange(blocks):
-        start, stop = block_bounds(block, y.size)
-        _relu_backward_block(dx[start:stop], dy[start:stop], y[start:stop])
+        _relu_backward_block(np.int64(block), dx, dy, y)
 
 
 @jit
-def _relu_backward_block(dx, dy, y):
+def _relu_backward_block(block, dx, dy, y):
+    part = block_slice(block, y.size)
+    dx, dy, y = dx[part], dy[part], y[part]
     zero = y.dtype.type(0)
     for i in range(y.size):
         dx[i] = zero if y[i] <= zero else dy[i]

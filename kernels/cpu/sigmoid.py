@@ -4,7 +4,7 @@ import numpy as np
 from numba import prange
 
 from kernels import checks
-from kernels.cpu.blocks import block_bounds, block_count, flat
+from kernels.cpu.blocks import block_count, block_slice, flat
 from kernels.cpu.vector_math import exp
 from kernels.jit import jit
 
@@ -74,12 +74,13 @@ def sigmoid(x):
 @jit(parallel=True)
 def _sigmoid_forward_kernel(y, x, blocks):
     for block in prange(blocks):
-        start, stop = block_bounds(block, x.size)
-        _sigmoid_forward_block(y[start:stop], x[start:stop])
+        _sigmoid_forward_block(np.int64(block), y, x)
 
 
 @jit
-def _sigmoid_forward_block(y, x):
+def _sigmoid_forward_block(block, y, x):
+    part = block_slice(block, x.size)
+    y, x = y[part], x[part]
     for i in range(x.size):
         y[i] = sigmoid(x[i])
 
@@ -87,12 +88,13 @@ def _sigmoid_forward_block(y, x):
 @jit(parallel=True)
 def _sigmoid_backward_kernel(dx, dy, y, blocks):
     for block in prange(blocks):
-        start, stop = block_bounds(block, y.size)
-        _sigmoid_backward_block(dx[start:stop], dy[start:stop], y[start:stop])
+        _sigmoid_backward_block(np.int64(block), dx, dy, y)
 
 
 @jit
-def _sigmoid_backward_block(dx, dy, y):
+def _sigmoid_backward_block(block, dx, dy, y):
+    part = block_slice(block, y.size)
+    dx, dy, y = dx[part], dy[part], y[part]
     one = y.dtype.type(1)
     for i in range(y.size):
         dx[i] = dy[i] * (one - y[i]) * y[i]

@@ -5,9 +5,9 @@ from numba import prange
 
 from kernels import checks
 from kernels.cpu.binary_cross_entropy import logit_loss
-from kernels.cpu.blocks import block_bounds, block_count, flat
+from kernels.cpu.blocks import block_count, block_slice, flat
 from kernels.cpu.reduction import buffers, reduced, upstream
-from kernels.cpu.sigmoid import sigmoid
+from kernels.cpu.vector_math import exp, log
 from kernels.jit import RELAXED, jit
 
 
@@ -48,7 +48,7 @@ def sigmoid_focal_forward(x, target, alpha=0.25, gamma=2.0, reduction="none"):
     parameters = _parameters(alpha, gamma, x.dtype)
     losses, sums = buffers(x.shape, reduction, x.dtype)
     if x.size:
-        _sigmoid_focal_forward_kernel(losses.reshape(-1), sums, flat(x), flat(target), *parameters)
+        _sigmoid_focal_forward_kernel(losses.reshape(-1), sums, flat(x), flat(target), parameters)
     return reduced(losses, sums, x.size, reduction)
 
 
@@ -80,7 +80,7 @@ def sigmoid_focal_backward(dy, x, target, alpha=0.25, gamma=2.0, reduction="none
     dx = np.empty_like(x)
     if x.size:
         inputs = upstream(dy, x.size, reduction), flat(x), flat(target)
-        _sigmoid_focal_backward_kernel(dx.reshape(-1), *inputs, *parameters, block_count(x.size))
+        _sigmoid_focal_backward_kernel(dx.reshape(-1), *inputs, parameters, block_count(x.size))
     return dx
 
 
@@ -92,44 +92,63 @@ def _parameters(alpha, gamma, dtype):
 
 
 @jit(parallel=True)
-def _sigmoid_focal_forward_kernel(losses, sums, x, target, first, more, gamma):
+def _sigmoid_focal_forward_kernel(losses, sums, x, target, parameters):
     for block in prange(sums.size):
-        start, stop = block_bounds(block, x.size)
-        part = slice(start, stop)
-        sums[block] = _sigmoid_focal_forward_block(losses[part], x[part], target[part], first, more, gamma)
+        _sigmoid_focal_forward_block(np.int64(block), losses, sums, x, target, parameters)
+
+
+# inline: LLVM finds them too long, and a call cannot be vectorised
+@jit(inline="always")
+def _power(base, exponent):
+    """Return ``base ** exponent`` of numbers of at least 0, in their own type."""
+    return exp(exponent * log(base)) if exponent > 0 else type(base)(1)
+
+
+@jit(inline="always")
+def _probabilities(x):
+    """Return ``sigmoid(x)`` and ``sigmoid(-x)``, neither rounded by being taken from 1."""
+    e = exp(-abs(x))
+    larger = type(x)(1) / (type(x)(1) + e)
+    smaller = e * larger
+    return (smaller, larger) if x < 0 else (larger, smaller)
 
 
 @jit(fastmath=RELAXED)
-def _sigmoid_focal_forward_block(losses, x, target, first, more, gamma):
+def _sigmoid_focal_forward_block(block, losses, sums, x, target, parameters):
+    part = block_slice(block, x.size)
+    losses, x, target = losses[part], x[part], target[part]
+    first, more, gamma = parameters
     one = x.dtype.type(1)
     total = 0.0
     for i in range(x.size):
         t = target[i]
-        miss = (one - t) * sigmoid(x[i]) + t * sigmoid(-x[i])
-        loss = (first + more * t) * miss**gamma * logit_loss(x[i], t, one)
+        p, rest = _probabilities(x[i])
+        miss = (one - t) * p + t * rest
+        loss = (first + more * t) * _power(miss, gamma) * logit_loss(x[i], t, one)
         if losses.size:
             losses[i] = loss
         total += loss
-    return total
+    sums[block] = total
 
 
 @jit(parallel=True)
-def _sigmoid_focal_backward_kernel(dx, dy, x, target, first, more, gamma, blocks):
+def _sigmoid_focal_backward_kernel(dx, dy, x, target, parameters, blocks):
     for block in prange(blocks):
-        start, stop = block_bounds(block, x.size)
-        part = slice(start, stop)
-        dy_part = dy if dy.size == 1 else dy[part]
-        _sigmoid_focal_backward_block(dx[part], dy_part, x[part], target[part], first, more, gamma)
+        _sigmoid_focal_backward_block(np.int64(block), dx, dy, x, target, parameters)
 
 
 @jit
-def _sigmoid_focal_backward_block(dx, dy, x, target, first, more, gamma):
+def _sigmoid_focal_backward_block(block, dx, dy, x, target, parameters):
+    part = block_slice(block, x.size)
+    dx, x, target, dy = dx[part], x[part], target[part], dy[part] if dy.size > 1 else dy
+    first, more, gamma = parameters
     zero, one = x.dtype.type(0), x.dtype.type(1)
     for i in range(x.size):
-        t, p, rest = target[i], sigmoid(x[i]), sigmoid(-x[i])
+        t = target[i]
+        p, rest = _probabilities(x[i])
         miss = (one - t) * p + t * rest
-        power = miss**gamma
+        power = _power(miss, gamma)
         # the derivative of miss**gamma: by miss, then of miss by x; 0 where miss is, though 0**(gamma - 1) may not be
-        by_x = gamma * power / miss * (one - t - t) * p * rest if miss > zero else zero
+        by_x = zero if miss <= zero else gamma * power / miss * (one - t - t) * p * rest
         gradient = (first + more * t) * (power * (p - t) + by_x * logit_loss(x[i], t, one))
         dx[i] = gradient * (dy[i] if dy.size > 1 else dy[0])

@@ -4,7 +4,7 @@ import numpy as np
 from numba import prange
 
 from kernels import checks
-from kernels.cpu.blocks import block_bounds, block_count, flat
+from kernels.cpu.blocks import block_count, block_slice, flat
 from kernels.cpu.reduction import buffers, reduced, upstream
 from kernels.jit import RELAXED, jit
 
@@ -81,13 +81,13 @@ def smooth_l1_backward(dy, x, target, beta=1.0, reduction="mean"):
 @jit(parallel=True)
 def _smooth_l1_forward_kernel(losses, sums, x, target, beta):
     for block in prange(sums.size):
-        start, stop = block_bounds(block, x.size)
-        part = slice(start, stop)
-        sums[block] = _smooth_l1_forward_block(losses[part], x[part], target[part], beta)
+        _smooth_l1_forward_block(np.int64(block), losses, sums, x, target, beta)
 
 
 @jit(fastmath=RELAXED)
-def _smooth_l1_forward_block(losses, x, target, beta):
+def _smooth_l1_forward_block(block, losses, sums, x, target, beta):
+    part = block_slice(block, x.size)
+    losses, x, target = losses[part], x[part], target[part]
     half = x.dtype.type(0.5)
     total = 0.0
     for i in range(x.size):
@@ -96,20 +96,19 @@ def _smooth_l1_forward_block(losses, x, target, beta):
         if losses.size:
             losses[i] = loss
         total += loss
-    return total
+    sums[block] = total
 
 
 @jit(parallel=True)
 def _smooth_l1_backward_kernel(dx, dy, x, target, beta, blocks):
     for block in prange(blocks):
-        start, stop = block_bounds(block, x.size)
-        part = slice(start, stop)
-        dy_part = dy if dy.size == 1 else dy[part]
-        _smooth_l1_backward_block(dx[part], dy_part, x[part], target[part], beta)
+        _smooth_l1_backward_block(np.int64(block), dx, dy, x, target, beta)
 
 
 @jit
-def _smooth_l1_backward_block(dx, dy, x, target, beta):
+def _smooth_l1_backward_block(block, dx, dy, x, target, beta):
+    part = block_slice(block, x.size)
+    dx, x, target, dy = dx[part], x[part], target[part], dy[part] if dy.size > 1 else dy
     zero, one = x.dtype.type(0), x.dtype.type(1)
     for i in range(x.size):
         d = x[i] - target[i]

@@ -91,77 +91,76 @@ def _layout(shape, axis):
 def _task_bounds(task, classes, inner):
     """Return the index of a task's first element, and its number of positions."""
     tasks_per_outer = -(-inner // POSITIONS)
-    outer, part = np.int64(task) // tasks_per_outer, np.int64(task) % tasks_per_outer
-    start = part * POSITIONS
-    return outer * classes * inner + start, min(POSITIONS, inner - start)
+    start = task % tasks_per_outer * POSITIONS
+    return task // tasks_per_outer * classes * inner + start, min(POSITIONS, inner - start)
 
 
 @jit(parallel=True)
 def _softmax_forward_kernel(y, x, classes, inner, tasks):
     for task in prange(tasks):
-        first, count = _task_bounds(task, classes, inner)
-        _softmax_forward_task(y[first:], x[first:], classes, inner, count)
+        _softmax_forward_task(np.int64(task), y, x, classes, inner)
 
 
 @jit
-def _softmax_forward_task(y, x, classes, inner, count):
-    """Compute ``count`` positions; class c of position p is element ``c * inner + p``."""
-    largest = x[:count].copy()
-    total = np.zeros(count, x.dtype)
-    for c in range(1, classes):
-        _larger(largest, x[c * inner : c * inner + count])
+def _softmax_forward_task(task, y, x, classes, inner):
+    first, count = _task_bounds(task, classes, inner)
+    largest, total = np.empty(count, x.dtype), np.zeros(count, x.dtype)
+    largest_and_sum(largest, total, y, x, first, inner, classes)
     for c in range(classes):
-        line = slice(c * inner, c * inner + count)
-        _exp_of_difference(y[line], total, x[line], largest)
+        line = y[first + c * inner : first + c * inner + count]
+        for p in range(count):
+            line[p] /= total[p]
+
+
+@jit
+def largest_and_sum(largest, total, terms, x, first, inner, classes):
+    """Find the largest x of each position, and add up the ``terms`` exp(x - largest); class c is ``inner`` elements on.
+
+    Parameters
+    ----------
+    largest, total : ndarray, (positions,)
+        Results; ``total`` begins with zeros.
+    terms : ndarray
+        Where the terms are put, laid out as ``x``; of size 0 if they are not wanted.
+    x : ndarray
+        The flat input.
+    first : int
+        Index of the first class of the first position.
+    inner, classes : int
+        Elements from one class to the next, and number of classes.
+    """
+    count = largest.size
     for c in range(classes):
-        _divide(y[c * inner : c * inner + count], total)
-
-
-@jit
-def _larger(largest, x):
-    for p in range(x.size):
-        largest[p] = x[p] if x[p] > largest[p] else largest[p]
-
-
-@jit
-def _exp_of_difference(y, total, x, largest):
-    for p in range(x.size):
-        y[p] = exp(x[p] - largest[p])
-        total[p] += y[p]
-
-
-@jit
-def _divide(y, total):
-    for p in range(y.size):
-        y[p] /= total[p]
+        line = x[first + c * inner : first + c * inner + count]
+        for p in range(count):
+            largest[p] = line[p] if c == 0 or line[p] > largest[p] else largest[p]
+    for c in range(classes):
+        line = x[first + c * inner : first + c * inner + count]
+        kept = terms[first + c * inner : first + c * inner + count]
+        for p in range(count):
+            term = exp(line[p] - largest[p])
+            total[p] += term
+            if kept.size:
+                kept[p] = term
 
 
 @jit(parallel=True)
 def _softmax_backward_kernel(dx, dy, y, classes, inner, tasks):
     for task in prange(tasks):
-        first, count = _task_bounds(task, classes, inner)
-        _softmax_backward_task(dx[first:], dy[first:], y[first:], classes, inner, count)
+        _softmax_backward_task(np.int64(task), dx, dy, y, classes, inner)
 
 
 @jit
-def _softmax_backward_task(dx, dy, y, classes, inner, count):
-    """Compute ``count`` positions; class c of position p is element ``c * inner + p``."""
+def _softmax_backward_task(task, dx, dy, y, classes, inner):
+    first, count = _task_bounds(task, classes, inner)
     dot = np.zeros(count, y.dtype)
     for c in range(classes):
-        line = slice(c * inner, c * inner + count)
-        _add_product(dot, dy[line], y[line])
+        line = slice(first + c * inner, first + c * inner + count)
+        dy_line, y_line = dy[line], y[line]
+        for p in range(count):
+            dot[p] += dy_line[p] * y_line[p]
     for c in range(classes):
-        line = slice(c * inner, c * inner + count)
-        _input_gradient(dx[line], dy[line], y[line], dot)
-
-
-@jit
-def _add_product(dot, dy, y):
-    for p in range(y.size):
-        dot[p] += dy[p] * y[p]
-
-
-@jit
-def _input_gradient(dx, dy, y, dot):
-    for p in range(y.size):
-        dx[p] = y[p] * (dy[p] - dot[p])
+        line = slice(first + c * inner, first + c * inner + count)
+        dx_line, dy_line, y_line = dx[line], dy[line], y[line]
+        for p in range(count):
+            dx_line[p] = y_line[p] * (dy_line[p] - dot[p])

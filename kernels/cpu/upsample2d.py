@@ -121,76 +121,78 @@ def _bilinear_table_kernel(table, weights, step, size, half):
 @jit(parallel=True)
 def _nearest_forward_kernel(y, x, rows, columns):
     for plane in prange(x.shape[0]):
-        for row in range(rows.size):
-            if row > 0 and rows[row] == rows[row - 1]:
-                y[plane, row, :] = y[plane, row - 1, :]
-            else:
-                _pick(y[plane, row], x[plane, rows[row]], columns)
+        _nearest_forward_plane(np.int64(plane), y, x, rows, columns)
 
 
 @jit
-def _pick(y, x, columns):
-    for column in range(y.size):
-        y[column] = x[columns[column]]
+def _nearest_forward_plane(plane, y, x, rows, columns):
+    y, x = y[plane], x[plane]
+    for row in range(rows.size):
+        to, source = y[row], x[rows[row]]
+        if row > 0 and rows[row] == rows[row - 1]:
+            above = y[row - 1]
+            for column in range(columns.size):
+                to[column] = above[column]
+        else:
+            for column in range(columns.size):
+                to[column] = source[columns[column]]
 
 
 @jit(parallel=True)
 def _nearest_backward_kernel(dx, dy, rows, columns):
     for plane in prange(dx.shape[0]):
-        for row in range(rows.size):
-            _give_back(dx[plane, rows[row]], dy[plane, row], columns)
+        _nearest_backward_plane(np.int64(plane), dx, dy, rows, columns)
 
 
 @jit
-def _give_back(dx, dy, columns):
-    for column in range(dy.size):
-        dx[columns[column]] += dy[column]
+def _nearest_backward_plane(plane, dx, dy, rows, columns):
+    dx, dy = dx[plane], dy[plane]
+    for row in range(rows.size):
+        to = dx[rows[row]]
+        for column in range(columns.size):
+            to[columns[column]] += dy[row, column]
 
 
 @jit(parallel=True)
 def _bilinear_forward_kernel(y, x, rows, row_weights, columns, column_weights):
     for plane in prange(x.shape[0]):
-        _bilinear_forward_plane(y[plane], x[plane], rows, row_weights, columns, column_weights)
+        _bilinear_forward_plane(np.int64(plane), y, x, rows, row_weights, columns, column_weights)
 
 
 @jit
-def _bilinear_forward_plane(y, x, rows, row_weights, columns, column_weights):
+def _bilinear_forward_plane(plane, y, x, rows, row_weights, columns, column_weights):
+    y, x = y[plane], x[plane]
     one = x.dtype.type(1)
     blend = np.empty(x.shape[1], x.dtype)
     for row in range(y.shape[0]):
-        _blend_rows(blend, x[rows[0, row]], x[rows[1, row]], one - row_weights[row], row_weights[row])
+        upper, lower, weight = x[rows[0, row]], x[rows[1, row]], row_weights[row]
+        for column in range(x.shape[1]):
+            blend[column] = upper[column] * (one - weight) + lower[column] * weight
         for column in range(y.shape[1]):
             weight = column_weights[column]
             y[row, column] = blend[columns[0, column]] * (one - weight) + blend[columns[1, column]] * weight
 
 
-@jit
-def _blend_rows(blend, upper, lower, upper_weight, lower_weight):
-    for column in range(blend.size):
-        blend[column] = upper[column] * upper_weight + lower[column] * lower_weight
-
-
 @jit(parallel=True)
 def _bilinear_backward_kernel(dx, dy, rows, row_weights, columns, column_weights):
     for plane in prange(dx.shape[0]):
-        _bilinear_backward_plane(dx[plane], dy[plane], rows, row_weights, columns, column_weights)
+        _bilinear_backward_plane(np.int64(plane), dx, dy, rows, row_weights, columns, column_weights)
 
 
 @jit
-def _bilinear_backward_plane(dx, dy, rows, row_weights, columns, column_weights):
+def _bilinear_backward_plane(plane, dx, dy, rows, row_weights, columns, column_weights):
+    dx, dy = dx[plane], dy[plane]
     one = dy.dtype.type(1)
     blend = np.empty(dx.shape[1], dx.dtype)
     for row in range(dy.shape[0]):
-        blend[:] = 0
+        for column in range(blend.size):
+            blend[column] = 0
         for column in range(dy.shape[1]):
             weight = column_weights[column]
             blend[columns[0, column]] += dy[row, column] * (one - weight)
             blend[columns[1, column]] += dy[row, column] * weight
-        _add_scaled(dx[rows[0, row]], blend, one - row_weights[row])
-        _add_scaled(dx[rows[1, row]], blend, row_weights[row])
-
-
-@jit
-def _add_scaled(dx, blend, weight):
-    for column in range(blend.size):
-        dx[column] += blend[column] * weight
+        for end in range(2):
+            to, weight = dx[rows[end, row]], row_weights[row]
+            share = weight if end else one - weight
+            for column in range(blend.size):
+                to[column] += blend[column] * share
