@@ -189,6 +189,8 @@ def _upsample2d_rows():
         for width in WIDTHS:
             yield row(f"{mode}_x2_width{width}", (1, 2, 2, width), scale_factor=2, mode=mode)
             yield row(f"{mode}_to_width{width}", (1, 2, 3, 11), size=(2, width), mode=mode)
+    # positions in float32 and in float64 fall into different pixels
+    yield row("nearest_rounds_in_float32", (1, 1, 26, 14), size=(22, 46), mode="nearest")
     for name, shape, size in (
         ("to_13x9", (1, 2, 5, 6), (13, 9)),
         ("down_to_4x5", (1, 2, 9, 11), (4, 5)),
