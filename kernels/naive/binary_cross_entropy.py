@@ -193,7 +193,7 @@ def _probability_gradient_kernel(dp, dy, p, target, weight):
         chance, t = np.float64(p[i]), np.float64(target[i])
         denominator = chance * (1 - chance)
         if denominator < 1e-12:
-            denominator = 1e-12
+            denominator = np.float64(1e-12)
         dp[i] = dy[i] * weight[i] * (chance - t) / denominator
 
 
