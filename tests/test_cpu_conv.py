@@ -9,7 +9,7 @@ import pytest
 from cases import compare, of
 
 import kernels
-from kernels.cpu import conv2d, conv_transpose2d, correlation, packing, vector, weight_gradient
+from kernels.cpu import conv2d, conv_transpose2d, correlation, packing, tiling, weight_gradient
 
 naive = kernels.get("naive")
 BOTH = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
@@ -94,16 +94,16 @@ TRANSPOSED = (conv_transpose2d, "conv_transpose2d")
 
 
 @BOTH
-@pytest.mark.parametrize("remainder", range(2 * vector.TILE_VECTORS))
+@pytest.mark.parametrize("remainder", range(2 * tiling.WIDE.columns))
 def test_nothing_beyond_the_arrays_at_every_width(guards, rng, dtype, remainder):
-    lanes = vector.lanes(dtype)
+    lanes = tiling.lanes(dtype)
     for width in range(remainder * lanes + 1, (remainder + 1) * lanes + 2):
         run_guarded(guards, CONV, dtype, (2, 2, 3, width), (3, 2, 3, 3), rng, padding=1)
 
 
 @BOTH
 @pytest.mark.parametrize("operator", [CONV, TRANSPOSED], ids=["conv2d", "conv_transpose2d"])
-@pytest.mark.parametrize("channels", range(1, 2 * vector.TILE_ROWS + 2))
+@pytest.mark.parametrize("channels", range(1, 2 * tiling.WIDE.rows + 2))
 def test_nothing_beyond_the_arrays_at_every_channel_count(guards, rng, dtype, operator, channels):
     weight = (channels, 3, 3, 2) if operator is CONV else (3, channels, 3, 2)
     run_guarded(guards, operator, dtype, (1, 3, 4, 9), weight, rng, stride=(1, 2))
@@ -206,12 +206,13 @@ def test_same_bits_for_any_number_of_threads(monkeypatch, rng, dtype, x_shape, w
 
 SECOND_PROCESS = """
 import numpy as np
-from kernels.cpu import conv2d, correlation, weight_gradient
+from kernels.cpu import conv2d, correlation, native, weight_gradient
 x, weight = np.ones((1, 2, 5, 6), np.float32), np.ones((3, 2, 3, 3), np.float32)
 conv2d.conv2d_backward(conv2d.conv2d_forward(x, weight), x, weight)
-kernels = weight_gradient._weight_gradient_kernel, weight_gradient._channel_sums_kernel
-for kernel in (correlation._correlate_kernel, *kernels):
+parallel = weight_gradient._weight_gradient_kernel, weight_gradient._channel_sums_kernel
+for kernel in (correlation._correlate_kernel, *parallel):
     assert sum(kernel.stats.cache_hits.values()) == 1 and not kernel.stats.cache_misses, kernel.stats
+assert [serial.cache_hits for serial in native._compiled.values()] == [1, 1]
 """
 
 
@@ -247,8 +248,9 @@ def test_read_only_and_strided_inputs_compile_nothing_more(rng):
     ],
 )
 def test_tiles_fit_the_registers(features, machine, registers):
-    tiling = vector.choose_tiling(features, machine)
-    assert tiling.vector_bytes == registers[0]
+    chosen = tiling.choose_tiling(features, machine)
+    assert chosen.vector_bytes == registers[0]
     # accumulators, the pixels of one step, and a weight; accumulators, the gradients of one step, and a pixel
-    assert tiling.rows * tiling.vectors + tiling.vectors + 1 <= registers[1]
-    assert tiling.dot_rows * tiling.dot_taps + tiling.dot_rows + 1 <= registers[1]
+    for tile in (chosen.wide, chosen.narrow):
+        assert tile.rows * tile.columns + tile.columns + 1 <= registers[1]
+    assert chosen.dot.rows * chosen.dot.columns + chosen.dot.rows + 1 <= registers[1]

@@ -7,8 +7,8 @@ input gradient of a convolution by another name. They differ in the two ``Axis``
 meets.
 
 A task is a block of output rows of one picture and one group of channels. It packs the input rows once, then runs
-``multiply_tile`` over all tiles of output channels and pixels. Each output is one sum in one fixed order, so how the
-work is cut up does not change the result.
+``multiply_wide``, or ``multiply_narrow`` for few channels, over all tiles of output channels and pixels. Each output
+is one sum in one fixed order, so how the work is cut up does not change the result.
 """
 
 from functools import lru_cache
@@ -21,7 +21,8 @@ from numba import prange
 from kernels.cpu import packing
 from kernels.cpu.native import native
 from kernels.cpu.packing import pack_rows
-from kernels.cpu.vector import TILE_ROWS, TILE_VECTORS, lanes, multiply_tile
+from kernels.cpu.tiling import NARROW, lanes, multiply_tiling
+from kernels.cpu.vector import multiply_narrow, multiply_wide
 from kernels.jit import jit
 
 # ---- public within the backend ---------------------------------------------------------------------------------------
@@ -52,10 +53,10 @@ def correlate(x, weight, bias, out_size, rows, cols):
     if out.size == 0:
         return out
     plan = _plan(x.dtype, x.shape, weight.shape, out_size, rows, cols, numba.get_num_threads())
-    tile_bias = np.zeros((groups, plan.sizes.tiles * TILE_ROWS), x.dtype)
+    tile_bias = np.zeros((groups, plan.sizes.tiles * plan.sizes.tile_rows), x.dtype)
     if bias is not None:
         tile_bias[:, :channels] = bias.reshape(groups, channels)
-    weights = [packing.pack_weights(weight, *kernel, TILE_ROWS).reshape(-1) for kernel in plan.kernels]
+    weights = [packing.pack_weights(weight, *kernel, plan.sizes.tile_rows).reshape(-1) for kernel in plan.kernels]
     weights = weights[0] if len(weights) == 1 else np.concatenate(weights)
     scratch = packing.scratch(plan.workers, plan.scratch_size, x.dtype)
     arrays = _Arrays(packing.flat(out), packing.flat(x), weights, tile_bias.reshape(-1))
@@ -81,6 +82,9 @@ class _Sizes(NamedTuple):
     groups: int
     channels: int
     tiles: int
+    tile_rows: int
+    tile_vectors: int
+    narrow: int
     out_height: int
     out_width: int
     row_step: int
@@ -120,13 +124,14 @@ class _Plan(NamedTuple):
 def _cut(dtype, tasks, channels, in_channels, rows, cols, piece_rows, padded_width, taps, threads):
     """Return the number of output rows of a block, and of parts of the output channels, that cost the least."""
     row, col = packing.phases_of(rows), packing.phases_of(cols)
-    tiles = -(-channels // TILE_ROWS)
+    tile = multiply_tiling(channels)
+    tiles = -(-channels // tile.rows)
     block_rows = np.arange(1, piece_rows + 1)[:, None]
     parts = np.array([p for p in (1, 2, 4, 8, 16, 32) if p <= tiles])
     row_size = len(col.phases) * (padded_width + col.reach)
     packed = in_channels * len(row.phases) * (block_rows + row.reach) * row_size
-    vectors = -(-block_rows * (padded_width // lanes(dtype)) // TILE_VECTORS) * TILE_VECTORS
-    compute = vectors * TILE_ROWS * -(-tiles // parts) * taps
+    vectors = -(-block_rows * (padded_width // lanes(dtype)) // tile.columns) * tile.columns
+    compute = vectors * tile.rows * -(-tiles // parts) * taps
     rounds = -(-tasks * -(-piece_rows // block_rows) * parts // threads)
     cost = rounds * (compute + _PACKING_COST * packed / lanes(dtype))
     cost = np.where((packed * dtype.itemsize > _PACKED_BYTES) & (block_rows > 1), np.inf, cost)
@@ -139,7 +144,8 @@ def _plan(dtype, x_shape, weight_shape, out_size, rows, cols, threads):
     """Return the plan for arrays of these shapes."""
     pictures, _, height, width = x_shape
     groups, channels, in_channels = weight_shape[:3]
-    width_of_vector, tiles = lanes(dtype), -(-channels // TILE_ROWS)
+    width_of_vector, tile = lanes(dtype), multiply_tiling(channels)
+    tiles = -(-channels // tile.rows)
 
     piece_rows, piece_cols = -(-out_size[0] // rows.step), -(-out_size[1] // cols.step)  # of the first, largest piece
     padded_width = -(-piece_cols // width_of_vector) * width_of_vector
@@ -163,7 +169,7 @@ def _plan(dtype, x_shape, weight_shape, out_size, rows, cols, threads):
             pieces.append((*starts, taps_before, taps[-1].size, vectors_before, weights_before))
             taps_before += taps[-1].size
             vectors_before += vectors[-1].shape[1]
-            weights_before += groups * tiles * taps[-1].size * TILE_ROWS
+            weights_before += groups * tiles * taps[-1].size * tile.rows
 
     blocks = -(-piece_rows // block_rows)
     tasks = pictures * groups * blocks * parts
@@ -174,6 +180,9 @@ def _plan(dtype, x_shape, weight_shape, out_size, rows, cols, threads):
         groups=groups,
         channels=channels,
         tiles=tiles,
+        tile_rows=tile.rows,
+        tile_vectors=tile.columns,
+        narrow=int(tile == NARROW),
         out_height=out_size[0],
         out_width=out_size[1],
         row_step=rows.step,
@@ -184,7 +193,7 @@ def _plan(dtype, x_shape, weight_shape, out_size, rows, cols, threads):
         parts=parts,
         lanes=width_of_vector,
         result_start=packed_size,
-        weights_outside=int(tiles * TILE_ROWS * tap_count * dtype.itemsize > _WEIGHT_BYTES),
+        weights_outside=int(tiles * tile.rows * tap_count * dtype.itemsize > _WEIGHT_BYTES),
     )
     phases = [np.array(packing.phases_of(axis).phases, np.int64) for axis in (rows, cols)]
     in_offsets, out_offsets, counts = np.concatenate(vectors, axis=1)
@@ -269,39 +278,37 @@ def _correlate_piece(arrays, scratch, tables, sizes, piece, share):
     target, target_start, channel_size = arrays.out, out_start, out_size
     if sizes.col_step > 1:
         target, target_start, channel_size = scratch, sizes.result_start, vectors * sizes.lanes
-    pixel_tiles = (vectors + TILE_VECTORS - 1) // TILE_VECTORS
+    pixel_tiles = (vectors + sizes.tile_vectors - 1) // sizes.tile_vectors
     channel_tiles = share.last_tile - share.first_tile
     outer, inner = pixel_tiles, channel_tiles
     if sizes.weights_outside:
         outer, inner = channel_tiles, pixel_tiles
     for a in range(outer):
         for b in range(inner):
-            tile, first = share.first_tile + b, a * TILE_VECTORS
+            tile, first = share.first_tile + b, a * sizes.tile_vectors
             if sizes.weights_outside:
-                tile, first = share.first_tile + a, b * TILE_VECTORS
-            channel = tile * TILE_ROWS
-            multiply_tile(
-                target,
-                target_start + channel * channel_size,
-                channel_size,
-                sizes.channels - channel,
-                tables.out_offsets,
-                tables.counts,
-                scratch,
-                tables.in_offsets,
-                vector_start + first,
-                vectors - first,
-                tables.taps,
-                tap_start,
-                tap_count,
-                arrays.weights,
-                weight_start + (group * sizes.tiles + tile) * tap_count * TILE_ROWS,
-                arrays.bias,
-                (group * sizes.tiles + tile) * TILE_ROWS,
-            )
+                tile, first = share.first_tile + a, b * sizes.tile_vectors
+            channel = tile * sizes.tile_rows
+            place = target_start + channel * channel_size, channel_size, sizes.channels - channel
+            bias_start = (group * sizes.tiles + tile) * sizes.tile_rows
+            weights_from = weight_start + bias_start * tap_count
+            pixels = vector_start + first, vectors - first
+            # fmt: off
+            if sizes.narrow:
+                multiply_narrow(
+                    target, *place, tables.out_offsets, tables.counts, scratch, tables.in_offsets, *pixels,
+                    tables.taps, tap_start, tap_count, arrays.weights, weights_from, arrays.bias, bias_start,
+                )
+            else:
+                multiply_wide(
+                    target, *place, tables.out_offsets, tables.counts, scratch, tables.in_offsets, *pixels,
+                    tables.taps, tap_start, tap_count, arrays.weights, weights_from, arrays.bias, bias_start,
+                )
+            # fmt: on
     if sizes.col_step > 1:
         # the columns of this piece lie side by side in scratch: move them to every col_step-th column of the output
-        for channel in range(share.first_tile * TILE_ROWS, min(share.last_tile * TILE_ROWS, sizes.channels)):
+        last_channel = min(share.last_tile * sizes.tile_rows, sizes.channels)
+        for channel in range(share.first_tile * sizes.tile_rows, last_channel):
             for r in range(share.rows):
                 source = target_start + channel * channel_size + r * row_vectors * sizes.lanes
                 to = out_start + channel * out_size + r * sizes.row_step * sizes.out_width + start_col

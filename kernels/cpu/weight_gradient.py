@@ -19,7 +19,8 @@ from numba import prange
 from kernels.cpu import packing
 from kernels.cpu.native import native
 from kernels.cpu.packing import pack_gradient, pack_rows
-from kernels.cpu.vector import DOT_ROWS, DOT_TAPS, clear, dot_size, dot_tile, lanes
+from kernels.cpu.tiling import DOT, dot_size, lanes
+from kernels.cpu.vector import clear, dot_tile
 from kernels.jit import RELAXED, jit
 
 # ---- public within the backend ---------------------------------------------------------------------------------------
@@ -56,9 +57,9 @@ def weight_gradient(dy, x, groups, rows, cols):
     arrays = _Arrays(sums.reshape(-1), packing.flat(dy), packing.flat(x))
     run_task = native(_slot_task, dy.dtype, (arrays, scratch[0], plan.tables, plan.layout, size, 0))
     _weight_gradient_kernel(run_task, arrays, scratch, plan.tables, plan.layout, size)
-    total = sums.sum(axis=0)[..., : DOT_ROWS * DOT_TAPS]
-    total = total.reshape(groups, size.tiles, size.tap_tiles, DOT_ROWS, DOT_TAPS).swapaxes(2, 3)
-    total = total.reshape(groups, size.tiles * DOT_ROWS, size.tap_tiles * DOT_TAPS)
+    total = sums.sum(axis=0)[..., : DOT.rows * DOT.columns]
+    total = total.reshape(groups, size.tiles, size.tap_tiles, DOT.rows, DOT.columns).swapaxes(2, 3)
+    total = total.reshape(groups, size.tiles * DOT.rows, size.tap_tiles * DOT.columns)
     return total[:, :channels, :taps].reshape(groups, channels, *kernel)
 
 
@@ -168,13 +169,13 @@ def _plan(dtype, dy_shape, x_shape, groups, rows, cols, threads):
     layout = layout_for(block_rows)
     picture_size = in_channels * layout.channel_size
     taps = packing.tap_offsets(layout, rows, cols, row_piece, col_piece)
-    tiles, tap_tiles = -(-channels // DOT_ROWS), -(-taps.size // DOT_TAPS)
+    tiles, tap_tiles = -(-channels // DOT.rows), -(-taps.size // DOT.columns)
     sums_bytes = groups * tiles * tap_tiles * dot_size(dtype) * dtype.itemsize
     slots = max(1, min(blocks, _SLOTS, _SUMS_BYTES // sums_bytes))
     # every part packs the same input rows once more, but does not change the sums: as many as suit the threads
     parts = np.array([p for p in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32) if p <= tiles])
     rounds = -(-slots * groups * parts // threads)
-    products = -(-tiles // parts) * DOT_ROWS * tap_tiles * DOT_TAPS * block_pictures * block_rows * padded_width
+    products = -(-tiles // parts) * DOT.rows * tap_tiles * DOT.columns * block_pictures * block_rows * padded_width
     parts = int(parts[np.argmin(rounds * (products + _PACKING_COST * block_pictures * picture_size))])
     packed_gradient = padded_width > width or block_pictures > 1
     gradient_start = -(-block_pictures * picture_size // 64) * 64
@@ -208,7 +209,7 @@ def _plan(dtype, dy_shape, x_shape, groups, rows, cols, threads):
     in_offsets = (picture * picture_size + row * layout.row_size + col).reshape(-1).astype(np.int64)
     counts = np.minimum(width - col, width_of_vector).reshape(-1).astype(np.int64)
     # the last tile of taps repeats the last tap
-    taps = np.append(taps, np.full(tap_tiles * DOT_TAPS - taps.size, taps[-1]))
+    taps = np.append(taps, np.full(tap_tiles * DOT.columns - taps.size, taps[-1]))
     phases = [np.array(packing.phases_of(axis).phases, np.int64) for axis in (rows, cols)]
     scratch_size = gradient_start + packed_gradient * channels * gradient_size
     return _Plan(min(threads, sizes.tasks), scratch_size, _Tables(taps, in_offsets, counts, *phases), layout, sizes)
@@ -280,7 +281,7 @@ def _pack_block(arrays, scratch, tables, layout, sizes, block):
         )
         pack_rows(scratch, start, arrays.x, x_start, block.first_row, rows, *phases, layout)
         if sizes.packed_gradient:
-            for channel in range(block.first_tile * DOT_ROWS, min(block.last_tile * DOT_ROWS, sizes.channels)):
+            for channel in range(block.first_tile * DOT.rows, min(block.last_tile * DOT.rows, sizes.channels)):
                 to = sizes.gradient_start + channel * sizes.gradient_size + i * sizes.block_rows * sizes.padded_width
                 row = (plane * sizes.channels + channel) * sizes.height + block.first_row
                 pack_gradient(scratch, to, arrays.dy, row * sizes.width, block.rows, sizes.width, sizes.padded_width)
@@ -297,7 +298,7 @@ def _add_block(arrays, scratch, tables, sizes, block, sums_start):
     vectors = block.pictures * block.rows * (sizes.padded_width // sizes.lanes)
     for tap_tile in range(sizes.tap_tiles):
         for tile in range(block.first_tile, block.last_tile):
-            channel = tile * DOT_ROWS
+            channel = tile * DOT.rows
             dot_tile(
                 arrays.sums,
                 sums_start + (tile * sizes.tap_tiles + tap_tile) * sizes.dot_size,
@@ -310,7 +311,7 @@ def _add_block(arrays, scratch, tables, sizes, block, sums_start):
                 tables.counts,
                 vectors,
                 tables.taps,
-                tap_tile * DOT_TAPS,
+                tap_tile * DOT.columns,
             )
 
 

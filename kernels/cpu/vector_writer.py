@@ -1,0 +1,138 @@
+"""Writes vector instructions, as LLVM IR, into a function that Numba is compiling."""
+
+from llvmlite import ir
+from numba import types
+from numba.core.cgutils import get_or_insert_function
+from numba.np.arrayobj import make_array
+
+from kernels.cpu.tiling import VECTOR_BYTES
+
+_INT = ir.IntType(64)
+_INT32 = ir.IntType(32)
+
+
+class Writer:
+    """Writes instructions on vectors of one element type into the function that Numba is compiling."""
+
+    def __init__(self, builder, dtype):
+        self.builder = builder
+        self.element, letter = (ir.FloatType(), "f32") if dtype == types.float32 else (ir.DoubleType(), "f64")
+        self.itemsize = dtype.bitwidth // 8
+        self.lanes = VECTOR_BYTES // self.itemsize
+        self.vector = ir.VectorType(self.element, self.lanes)
+        self.name = f"v{self.lanes}{letter}"
+        self.zero = ir.Constant(self.vector, [0.0] * self.lanes)
+        # fmuladd, not fma: on a CPU without the instruction, fma is a function call per element
+        signature = ir.FunctionType(self.vector, [self.vector] * 3)
+        self._fmuladd = get_or_insert_function(builder.module, signature, f"llvm.fmuladd.{self.name}")
+
+    def int(self, value):
+        """Return a constant index."""
+        return ir.Constant(_INT, value)
+
+    def smaller(self, a, b):
+        """Return the smaller of two indices."""
+        return self.builder.select(self.builder.icmp_signed("<", a, b), a, b)
+
+    def at(self, pointer, index):
+        """Return the address of element ``index``."""
+        return self.builder.gep(pointer, [self.int(index) if isinstance(index, int) else index])
+
+    def get(self, pointer, index):
+        """Load one element."""
+        return self.builder.load(self.at(pointer, index))
+
+    def load(self, pointer, index):
+        """Load a vector from any element."""
+        vector = self.builder.load(self.builder.bitcast(self.at(pointer, index), self.vector.as_pointer()))
+        vector.align = self.itemsize
+        return vector
+
+    def store(self, vector, pointer):
+        """Store a vector at ``pointer``."""
+        instruction = self.builder.store(vector, self.builder.bitcast(pointer, self.vector.as_pointer()))
+        instruction.align = self.itemsize
+
+    def store_masked(self, vector, pointer, mask):
+        """Store the lanes of a vector that ``mask`` chooses, and touch no other."""
+        to = self.vector.as_pointer()
+        signature = ir.FunctionType(ir.VoidType(), [self.vector, to, _INT32, mask.type])
+        function = get_or_insert_function(self.builder.module, signature, f"llvm.masked.store.{self.name}.p0")
+        align = ir.Constant(_INT32, self.itemsize)
+        self.builder.call(function, [vector, self.builder.bitcast(pointer, to), align, mask])
+
+    def splat(self, value):
+        """Return a vector with ``value`` in every lane."""
+        vector = ir.VectorType(value.type, self.lanes)
+        undefined = ir.Constant(vector, ir.Undefined)
+        first = self.builder.insert_element(undefined, value, ir.Constant(_INT32, 0))
+        every = ir.Constant(ir.VectorType(_INT32, self.lanes), [0] * self.lanes)
+        return self.builder.shuffle_vector(first, undefined, every)
+
+    def first_lanes(self, count):
+        """Return the mask of the first ``count`` lanes."""
+        numbers = ir.Constant(ir.VectorType(_INT32, self.lanes), list(range(self.lanes)))
+        return self.builder.icmp_signed("<", numbers, self.splat(self.builder.trunc(count, _INT32)))
+
+    def multiply_add(self, a, b, total):
+        """Return ``a * b + total``, lane by lane."""
+        return self.builder.call(self._fmuladd, [a, b, total])
+
+    def every_other(self, a, b, first):
+        """Return the lanes ``first, first + 2, ...`` of two vectors put together."""
+        index = ir.Constant(ir.VectorType(_INT32, self.lanes), list(range(first, 2 * self.lanes, 2)))
+        return self.builder.shuffle_vector(a, b, index)
+
+    def sums(self, vectors):
+        """Return a vector whose lane i is the sum of the lanes of ``vectors[i]``, as many as there are lanes.
+
+        Neighbouring lanes are added pairwise while pairs of vectors are folded into one: a third of the work of
+        adding up one vector at a time.
+        """
+        while len(vectors) > 1:
+            pairs = zip(vectors[::2], vectors[1::2], strict=True)
+            vectors = [self.builder.fadd(self.every_other(a, b, 0), self.every_other(a, b, 1)) for a, b in pairs]
+        return vectors[0]
+
+    def loop(self, count, initial, step):
+        """Run ``step(i, values)`` for i from 0 to ``count - 1``; return the final values, of as many as ``initial``."""
+        builder, function = self.builder, self.builder.function
+        before = builder.block
+        head, body, end = (function.append_basic_block(name) for name in ("tile.head", "tile.body", "tile.end"))
+        builder.branch(head)
+        builder.position_at_end(head)
+        i = builder.phi(_INT)
+        values = [builder.phi(self.vector) for _ in initial]
+        builder.cbranch(builder.icmp_signed("<", i, count), body, end)
+        builder.position_at_end(body)
+        results = step(i, values)
+        following = builder.add(i, self.int(1))
+        for phi, start, after in zip([i, *values], [self.int(0), *initial], [following, *results], strict=True):
+            phi.add_incoming(start, before)
+            phi.add_incoming(after, body)
+        builder.branch(head)
+        builder.position_at_end(end)
+        return values
+
+
+def signature_of(*arguments):
+    """Return a signature that takes arrays as they are and everything else as an index."""
+    return types.void(*(kind if isinstance(kind, types.Array) else types.int64 for kind in arguments))
+
+
+def write_with(write, *first):
+    """Return the code generator of an intrinsic that calls ``write(writer, *first, *arguments)``.
+
+    Each array among the arguments is replaced by the address of its first element. Vectors are of the type of the
+    first argument, an array.
+    """
+
+    def codegen(context, builder, signature, arguments):
+        pointers = [
+            make_array(kind)(context, builder, value).data if isinstance(kind, types.Array) else value
+            for kind, value in zip(signature.args, arguments, strict=True)
+        ]
+        write(Writer(builder, signature.args[0].dtype), *first, *pointers)
+        return context.get_dummy_value()
+
+    return codegen
