@@ -1,8 +1,8 @@
 """A tiny training run in a process of its own that ends itself, as abruptly as ``kill -9`` would, at a chosen event.
 
 Called as ``python killed_training.py RUN EVENT N``: the N-th time that EVENT comes, the process ends without any
-cleaning up. Events are ``step`` (a forward pass begins), ``write`` (half of a file is written), ``rename`` (a whole file
-is about to get its name) and ``renamed``; ``never`` lets the run end. Resumes what is in RUN.
+cleaning up. Events are ``step`` (a forward pass is done), ``write`` (half of a file is written), ``rename`` (a whole
+file is about to get its name) and ``renamed``; ``never`` lets the run end. Resumes what is in RUN.
 """
 
 import os

@@ -31,7 +31,7 @@ def test_receptive_field_by_hand():
     # One resolution: three 3x3 convolutions look one pixel further each.
     assert receptive_field(1) == (3, 3)
     # Two: the last convolution and the two after the concatenation reach 3 pixels; from there the pair of pixels that
-    # a coarse pixel spreads to; two convolutions of coarse pixels, 4 pixels; the pair that was pooled; two convolutions.
+    # a coarse pixel spreads to; two convolutions there, 4 pixels; the pair that was pooled; two convolutions.
     assert receptive_field(2) == (3 + 1 + 4 + 2, 3 + 1 + 4 + 2)
 
 

@@ -90,7 +90,7 @@ def test_dice_of_classes_by_hand():
     scores[0, 0, 0, 0] = scores[0, 1, 0, 1] = 100.0  # surely class 0, then surely class 1
     right = _dice_of_classes(Tensor(scores), np.array([[[0, 1]]]))
     assert right.item() == 0
-    # Class 0: nothing in common, 1 pixel against 0: (0 + 1) / (1 + 1). Class 1: 1 in common of 1 and 2: (2 + 1) / (3 + 1).
+    # Class 0: nothing in common of 1 and 0 pixels: (0 + 1) / (1 + 1). Class 1: 1 of 1 and 2: (2 + 1) / (3 + 1).
     assert _dice_of_classes(Tensor(scores), np.array([[[1, 1]]])).item() == pytest.approx(1 - (1 / 2 + 3 / 4) / 2)
 
 

@@ -87,9 +87,7 @@ def _mention_training_pictures(names, info):
     """Say so if the network has seen pictures of these names in training."""
     seen = [name for name in names if name in set(info.get("trained_on", ()))]
     if seen:
-        print(
-            f"note: the network was trained on pictures of {len(seen)} of these names, perhaps the same ones: {seen[0]}, ..."
-        )
+        print(f"note: the network was trained on pictures of {len(seen)} of these names ({seen[0]}, ...)")
 
 
 def _rows(summary):

@@ -11,6 +11,13 @@ def _gradients(parameters):
     return [parameter.grad for parameter in parameters if parameter.grad is not None]
 
 
+def _norm(values, norm_type):
+    """Return a norm of all values, in float64."""
+    if norm_type == 2:  # np.linalg.norm takes BLAS for it, whose threads would spin beside the kernels'
+        return float(np.sqrt(np.square(values, dtype=np.float64).sum()))
+    return float(np.linalg.norm(values.ravel().astype(np.float64), norm_type))
+
+
 def clip_grad_norm_(parameters, max_norm, norm_type=2.0, error_if_nonfinite=False):
     """Scale all gradients together, so that their common norm is at most ``max_norm``.
 
@@ -36,7 +43,7 @@ def clip_grad_norm_(parameters, max_norm, norm_type=2.0, error_if_nonfinite=Fals
         If the norm is not finite and ``error_if_nonfinite`` is True.
     """
     gradients = _gradients(parameters)
-    norms = [np.linalg.norm(gradient.array.ravel().astype(np.float64), norm_type) for gradient in gradients]
+    norms = [_norm(gradient.array, norm_type) for gradient in gradients]
     total = float(np.linalg.norm(norms, norm_type)) if norms else 0.0
     if error_if_nonfinite and not np.isfinite(total):
         raise RuntimeError(f"the norm of the gradients is {total}; nothing was scaled")

@@ -106,8 +106,8 @@ def _check(what, model, dataset):
         raise ValueError(f"{what} picture {sample.name} has no mask")
     if sample.picture.shape[0] != model.in_channels:
         raise ValueError(
-            f"{what} picture {sample.name} has {sample.picture.shape[0]} channels; expected {model.in_channels}, as the "
-            "model has"
+            f"{what} picture {sample.name} has {sample.picture.shape[0]} channels; expected {model.in_channels}, as "
+            "the model has"
         )
 
 

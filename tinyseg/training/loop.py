@@ -160,6 +160,7 @@ class _Run:
                 if self._checkpoint_is_due():
                     self._save()
         self.model.eval()
+        self.history.seconds = time.perf_counter() - self.started
         return self.history
 
     def _step(self):
