@@ -37,6 +37,6 @@ def block_slice(block, size):
 
 @jit
 def row_and_slice(task, size, blocks):
-    """Return the row that a task belongs to, and its part of the flat array; rows have ``size`` elements in ``blocks``."""
+    """Return the row of a task and its part of the flat array, where rows have ``size`` elements in ``blocks``."""
     row, start = task // blocks, task % blocks * BLOCK
     return row, slice(row * size + start, row * size + min(start + BLOCK, size))

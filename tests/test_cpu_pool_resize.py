@@ -1,0 +1,112 @@
+"""The fast max-pooling and resizing: against naive, the 2x2 path against the general one, ties and NaN."""
+
+import numpy as np
+import pytest
+from cases import compare, of
+
+import kernels
+from kernels.cpu import max_pool2d
+
+cpu, naive = kernels.get("cpu"), kernels.get("naive")
+BOTH = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
+
+
+@BOTH
+@pytest.mark.parametrize("case", of("max_pool2d", "upsample2d"), ids=str)
+def test_equals_naive(case, dtype):
+    compare("cpu", case, dtype)
+
+
+@BOTH
+@pytest.mark.parametrize("width", [2, 3, 15, 16, 17, 31, 32, 33, 34, 63, 64, 65, 66, 67])
+@pytest.mark.parametrize("ceil_mode", [False, True])
+def test_2x2_path_equals_the_general_one(dtype, width, ceil_mode):
+    rng = np.random.default_rng(width)
+    # few values: many ties, NaN and minus infinity among them
+    x = rng.choice(np.array([-np.inf, np.nan, 0, 1, 2], dtype), (3, 2, 5, width))
+    y, indices = cpu.max_pool2d_forward(x, 2, ceil_mode=ceil_mode)
+    general, general_indices = np.empty_like(y), np.empty_like(indices)
+    for n in range(3):
+        for c in range(2):
+            window = (2, 2, 2, 2, 0, 0, 1, 1)
+            max_pool2d._pool_windows(general[n, c], general_indices[n, c], x[n, c], window)
+    np.testing.assert_array_equal(y, general)
+    np.testing.assert_array_equal(indices, general_indices)
+
+
+def test_first_of_equals_and_last_nan_win():
+    nan, inf = np.nan, np.inf
+    x = np.array([[5, 5, nan, 1, -inf, -inf], [5, 5, 2, nan, -inf, -inf]])[None, None]
+    y, indices = cpu.max_pool2d_forward(x, 2)
+    np.testing.assert_array_equal(y.ravel(), [5, nan, -inf])
+    np.testing.assert_array_equal(indices.ravel(), [0, 9, 4])
+
+
+def test_overlapping_windows_add_up():
+    x = np.array([[0.0, 9, 0], [0, 0, 0]])[None, None]
+    y, indices = cpu.max_pool2d_forward(x, 2, stride=1)
+    dx = cpu.max_pool2d_backward(np.array([[[[3.0, 4]]]]), indices, x.shape)
+    np.testing.assert_array_equal(dx[0, 0], [[0, 7, 0], [0, 0, 0]])
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_any_pooling_equals_naive(seed):
+    rng = np.random.default_rng(seed)
+    x = rng.integers(0, 6, (2, 2, *rng.integers(8, 20, 2))).astype(np.float64)
+    x[rng.random(x.shape) < 0.05] = rng.choice([np.nan, -np.inf])
+    size, stride, dilation = rng.integers(1, 4, (3, 2))
+    padding = [rng.integers(0, k // 2 + 1) for k in size]
+    parameters = [tuple(int(v) for v in pair) for pair in (size, stride, padding, dilation)]
+    results = [b.max_pool2d_forward(x, *parameters, bool(seed % 2)) for b in (cpu, naive)]
+    for actual, expected in zip(*results, strict=True):
+        np.testing.assert_array_equal(actual, expected, str(parameters))
+    dy = rng.integers(-9, 9, results[0][0].shape).astype(np.float64)
+    gradients = [b.max_pool2d_backward(dy, results[0][1], x.shape) for b in (cpu, naive)]
+    np.testing.assert_array_equal(*gradients)
+
+
+@pytest.mark.parametrize("backend", kernels.BACKENDS)
+def test_a_window_without_a_pixel_of_the_picture_is_refused(backend):
+    with pytest.raises(ValueError, match="dilation is"):
+        kernels.get(backend).max_pool2d_forward(np.zeros((1, 1, 3, 9)), 2, stride=1, padding=(3, 0), dilation=(5, 1))
+
+
+@BOTH
+@pytest.mark.parametrize("seed", range(40))
+def test_any_resizing_equals_naive(dtype, seed):
+    rng = np.random.default_rng(seed)
+    shape = (2, 2, *(int(v) for v in rng.integers(1, 20, 2)))
+    mode, corners = ("nearest", False) if seed % 3 == 0 else ("bilinear", seed % 3 == 1)
+    if seed % 2:
+        target = {"size": tuple(int(v) for v in rng.integers(1, 60, 2))}
+    else:
+        target = {"scale_factor": tuple(float(v) for v in rng.uniform(1, 4, 2))}
+    x = np.asarray(rng.standard_normal(shape), dtype)
+    y = cpu.upsample2d_forward(x, mode=mode, align_corners=corners, **target)
+    dy = np.asarray(rng.standard_normal(y.shape), dtype)
+    pairs = [(y, naive.upsample2d_forward(x, mode=mode, align_corners=corners, **target))]
+    gradients = [b.upsample2d_backward(dy, shape, mode=mode, align_corners=corners, **target) for b in (cpu, naive)]
+    pairs.append(tuple(gradients))
+    bound = 1e-6 if dtype == np.float32 else 1e-14
+    for actual, expected in pairs:
+        assert actual.shape == expected.shape
+        assert np.abs(actual - expected).max() <= 10 * bound * max(1, np.abs(expected).max())
+
+
+@pytest.mark.parametrize("mode", ["nearest", "bilinear"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_picture_of_no_numbers_stays_so(mode, value):
+    y = cpu.upsample2d_forward(np.full((1, 1, 2, 2), value), size=(5, 7), mode=mode)
+    assert np.isnan(y).all() if np.isnan(value) else np.isinf(y[y == y]).all()
+
+
+def test_nearest_copies_infinity():
+    y = cpu.upsample2d_forward(np.array([[[[1.0, np.inf]]]]), scale_factor=2)
+    np.testing.assert_array_equal(y[0, 0], [[1, 1, np.inf, np.inf]] * 2)
+
+
+@pytest.mark.parametrize("mode", ["nearest", "bilinear"])
+def test_the_size_that_a_factor_leaves_as_it_is_gives_a_copy(mode, rng):
+    # as in PyTorch: 6 * 1.1 is still 6 pixels, and then 1.1 does not count
+    x = rng.standard_normal((1, 1, 6, 6))
+    np.testing.assert_array_equal(cpu.upsample2d_forward(x, scale_factor=1.1, mode=mode), x)
