@@ -19,11 +19,13 @@ def conv_transpose2d_forward(x, weight, bias=None, stride=1, padding=0, output_p
         Kernels, of the same type as ``x``.
     bias : ndarray, shape (O,), optional
         What is added to each output channel.
-    stride, padding, dilation : int or (int, int)
+    stride, padding : int or (int, int)
         Of the convolution that this is the adjoint of; vertical, horizontal.
     output_padding : int or (int, int)
         Rows and columns added at the bottom and right, smaller than the larger of stride and dilation: several
         picture sizes give a convolution the same output size, and this chooses one.
+    dilation : int or (int, int)
+        As stride.
     groups : int
         Into how many independent groups the channels are divided.
 

@@ -47,6 +47,7 @@ def correlate(x, weight, bias, out_size, rows, cols):
     Returns
     -------
     ndarray, shape (N, groups * out, height, width)
+        Weighted sums, of x's type.
     """
     groups, channels = weight.shape[:2]
     out = packing.new_array((x.shape[0], groups * channels, *out_size), x.dtype)
@@ -56,8 +57,8 @@ def correlate(x, weight, bias, out_size, rows, cols):
     tile_bias = np.zeros((groups, plan.sizes.tiles * plan.sizes.tile_rows), x.dtype)
     if bias is not None:
         tile_bias[:, :channels] = bias.reshape(groups, channels)
-    weights = [packing.pack_weights(weight, *kernel, plan.sizes.tile_rows).reshape(-1) for kernel in plan.kernels]
-    weights = weights[0] if len(weights) == 1 else np.concatenate(weights)
+    pieces = [packing.pack_weights(weight, ky, kx, plan.sizes.tile_rows).reshape(-1) for ky, kx in plan.kernels]
+    weights = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
     scratch = packing.scratch(plan.workers, plan.scratch_size, x.dtype)
     arrays = _Arrays(packing.flat(out), packing.flat(x), weights, tile_bias.reshape(-1))
     run_task = native(_correlate_task, x.dtype, (arrays, scratch[0], plan.tables, plan.layout, plan.sizes, 0))

@@ -6,7 +6,7 @@ by address, a kernel is compiled once: half the time to the first result.
 
 import numba
 
-_compiled = {}
+_compiled: dict = {}
 
 
 def native(function, dtype, arguments):

@@ -26,8 +26,9 @@ class Tiling(NamedTuple):
 
 def _features():
     """Return the names of the vector extensions that Numba compiles for."""
-    if config.CPU_FEATURES is not None:
-        return {name[1:] for name in config.CPU_FEATURES.split(",") if name.startswith("+")}
+    chosen = vars(config)["CPU_FEATURES"]  # environment variable NUMBA_CPU_FEATURES
+    if chosen is not None:
+        return {name[1:] for name in chosen.split(",") if name.startswith("+")}
     return {name for name, present in binding.get_host_cpu_features().items() if present}
 
 

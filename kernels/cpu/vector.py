@@ -13,11 +13,15 @@ Addresses are element indices into flat arrays, and nothing here checks them: a 
 owns, and the lanes it must not write are masked.
 """
 
+from typing import Any
+
+from numba import extending
 from numba.core.cgutils import memset, raw_memcpy
-from numba.extending import intrinsic
 
 from kernels.cpu.tiling import DOT, NARROW, WIDE
 from kernels.cpu.vector_writer import signature_of, write_with
+
+intrinsic: Any = extending.intrinsic  # to a type checker, callers would have to pass the typing context
 
 # ---- copying ---------------------------------------------------------------------------------------------------------
 

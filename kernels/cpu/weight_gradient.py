@@ -43,6 +43,7 @@ def weight_gradient(dy, x, groups, rows, cols):
     Returns
     -------
     ndarray, shape (groups, out, in, kH, kW)
+        Sums of products over all pixels of all pictures.
     """
     (row_piece,), (col_piece,) = rows.pieces, cols.pieces
     channels, in_channels = dy.shape[1] // groups, x.shape[1] // groups
@@ -74,6 +75,7 @@ def channel_sums(dy):
     Returns
     -------
     ndarray, shape (C,)
+        Sums, rounded to dy's type at the end.
     """
     pictures, channels, height, width = dy.shape
     sums = np.zeros((pictures, channels), np.float64)
@@ -144,14 +146,14 @@ class _Plan(NamedTuple):
 @lru_cache(maxsize=1024)
 def _plan(dtype, dy_shape, x_shape, groups, rows, cols, threads):
     """Return the plan for arrays of these shapes."""
-    pictures, height, width = dy_shape[0], *dy_shape[2:]
-    channels, in_channels = dy_shape[1] // groups, x_shape[1] // groups
+    pictures, all_channels, height, width = dy_shape
+    channels, in_channels = all_channels // groups, x_shape[1] // groups
     (row_piece,), (col_piece,) = rows.pieces, cols.pieces
     width_of_vector = lanes(dtype)
     padded_width = -(-width // width_of_vector) * width_of_vector
 
     def layout_for(block_rows):
-        return packing.layout_of(in_channels, *x_shape[2:], rows, cols, block_rows, padded_width)
+        return packing.layout_of(in_channels, x_shape[2], x_shape[3], rows, cols, block_rows, padded_width)
 
     def block_bytes(block_rows):
         x_size = in_channels * layout_for(block_rows).channel_size
@@ -173,10 +175,10 @@ def _plan(dtype, dy_shape, x_shape, groups, rows, cols, threads):
     sums_bytes = groups * tiles * tap_tiles * dot_size(dtype) * dtype.itemsize
     slots = max(1, min(blocks, _SLOTS, _SUMS_BYTES // sums_bytes))
     # every part packs the same input rows once more, but does not change the sums: as many as suit the threads
-    parts = np.array([p for p in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32) if p <= tiles])
-    rounds = -(-slots * groups * parts // threads)
-    products = -(-tiles // parts) * DOT.rows * tap_tiles * DOT.columns * block_pictures * block_rows * padded_width
-    parts = int(parts[np.argmin(rounds * (products + _PACKING_COST * block_pictures * picture_size))])
+    choices = np.array([p for p in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32) if p <= tiles])
+    rounds = -(-slots * groups * choices // threads)
+    products = -(-tiles // choices) * DOT.rows * tap_tiles * DOT.columns * block_pictures * block_rows * padded_width
+    parts = int(choices[np.argmin(rounds * (products + _PACKING_COST * block_pictures * picture_size))])
     packed_gradient = padded_width > width or block_pictures > 1
     gradient_start = -(-block_pictures * picture_size // 64) * 64
     gradient_size = block_pictures * block_rows * padded_width
