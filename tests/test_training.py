@@ -19,8 +19,8 @@ from tinyseg.training import Interrupted, Options, RunFolder, checkpoint, fit, l
 from tinyseg.training.curve import draw_curve, smoothed
 from tinyseg.training.data_source import fingerprint, make_augmentation
 from tinyseg.training.interrupt import Interruptible
-from tinyseg.training.loop import _dice_of_classes
 from tinyseg.training.options import differences
+from tinyseg.training.recipe import dice_of_classes
 from tinyseg.training.run_folder import metrics_text
 
 SETTINGS = {"steps": 6, "batch_size": 2, "crop": 16, "steps_per_epoch": 3, "progress": False}
@@ -88,10 +88,10 @@ def test_several_classes_with_the_dice_term(rng):
 def test_dice_of_classes_by_hand():
     scores = np.full((1, 2, 1, 2), -100.0)
     scores[0, 0, 0, 0] = scores[0, 1, 0, 1] = 100.0  # surely class 0, then surely class 1
-    right = _dice_of_classes(Tensor(scores), np.array([[[0, 1]]]))
+    right = dice_of_classes(Tensor(scores), np.array([[[0, 1]]]))
     assert right.item() == 0
     # Class 0: nothing in common of 1 and 0 pixels: (0 + 1) / (1 + 1). Class 1: 1 of 1 and 2: (2 + 1) / (3 + 1).
-    assert _dice_of_classes(Tensor(scores), np.array([[[1, 1]]])).item() == pytest.approx(1 - (1 / 2 + 3 / 4) / 2)
+    assert dice_of_classes(Tensor(scores), np.array([[[1, 1]]])).item() == pytest.approx(1 - (1 / 2 + 3 / 4) / 2)
 
 
 def test_the_rate_follows_one_cycle(cells, tmp_path):
@@ -166,18 +166,16 @@ def test_a_run_is_never_overwritten(cells, tmp_path):
 def test_a_full_disk_loses_nothing(cells, tmp_path, monkeypatch, failing):
     whole = make_model()
     fit(whole, cells[:3], cells[3:], **SETTINGS)
-    run, really, count = tmp_path / "run", os.fsync, [0]
-    real_open = os.replace
+    run, really, count = tmp_path / "run", os.replace, [0]
 
     def replace(source, target):
         if Path(target).name.startswith(failing):
             count[0] += 1
             if count[0] == 2 or failing in ("curve", "best"):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        real_open(source, target)
+        really(source, target)
 
     monkeypatch.setattr(files.os, "replace", replace)
-    assert really is os.fsync
     with pytest.raises(
         OSError, match=r"no space is left on the disk\. The run is safe in .*last.safetensors; .*--resume"
     ):

@@ -57,7 +57,7 @@ def run(args):
 
     model, info = load_model(args.weights)
     threshold = info["threshold"] if args.threshold is None else args.threshold
-    failures = []
+    failures: list[str] = []
     pages = _pages(args.pictures, failures)
     folder = Path(args.out)
     plan = plan_outputs(pages, folder, model.out_channels)
@@ -99,7 +99,7 @@ def _pages(patterns, failures):
     """Return (path, page) of all pictures; page None for a file with one. What is wrong goes to ``failures``."""
     from tinyseg.data import count_pages, find_pictures
 
-    found = {}
+    found: dict[Path, Path] = {}
     for pattern in patterns:
         try:
             paths = find_pictures([pattern])
@@ -108,7 +108,7 @@ def _pages(patterns, failures):
             continue
         for path in paths:
             found.setdefault(path.resolve(), path)
-    pages = []
+    pages: list[tuple[Path, int | None]] = []
     for path in found.values():
         try:
             count = count_pages(path)

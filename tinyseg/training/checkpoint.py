@@ -33,7 +33,7 @@ def save(path, tree):
     TypeError
         If the tree holds anything else.
     """
-    arrays = {}
+    arrays: dict[str, np.ndarray] = {}
     text = json.dumps(_pack(tree, arrays, "state"))
     weights.save(path, arrays, {"format": FORMAT, "tree": text})
 

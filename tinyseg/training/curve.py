@@ -47,7 +47,7 @@ def draw_curve(losses, rows):
 
     scored = [row for row in rows if row.get("dice") is not None]
     figure = Figure(figsize=(9.6, 3.6), dpi=100, layout="constrained")
-    axes = np.atleast_1d(figure.subplots(1, 2 if scored else 1))
+    axes = figure.subplots(1, 2 if scored else 1, squeeze=False)[0]
     steps = np.arange(1, len(losses) + 1)
     axes[0].plot(steps, losses, color="#c8d3e0", linewidth=0.8, label="each step")
     width = max(1, len(losses) // 30)

@@ -139,5 +139,5 @@ def fingerprint(dataset, most=32):
         for array in (sample.picture, sample.mask):
             if array is not None:
                 digest.update(f"{array.shape}{array.dtype.str}".encode())
-                digest.update(np.ascontiguousarray(array))
+                digest.update(np.ascontiguousarray(array).tobytes())
     return f"{len(dataset)} pictures (checksum {digest.hexdigest()[:8]})"

@@ -27,7 +27,7 @@ def find_not_finite(model, loss_of, x):
     """
     if not np.isfinite(x).all():
         return "the pictures of the batch hold it already"
-    seen = []
+    seen: list[tuple] = []
     with np.errstate(all="ignore"), _watched(model, seen):
         logits = model.logits(Tensor(x))
     for name, module, finite in seen:

@@ -8,13 +8,14 @@ that is stopped anywhere and resumed ends in the same weights, bit for bit, as o
 import contextlib
 import time
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
-from tinyseg import backend, ops, optim
+from tinyseg import backend, optim
 from tinyseg.evaluation import evaluate
 from tinyseg.tensor import Tensor
-from tinyseg.training import data_source
+from tinyseg.training import data_source, recipe
 from tinyseg.training.diagnosis import find_not_finite, first_not_finite
 from tinyseg.training.interrupt import Interruptible
 from tinyseg.training.model_file import save_model
@@ -124,11 +125,11 @@ class _Run:
         if resume and out is None:
             raise ValueError("resume is True but out is None; expected the folder of the run to go on with")
         self.model, self.options, self.tile, self.info = model, options, tile, dict(info or {})
-        self.interval = _checked_interval(checkpoint_every)
+        self.interval = recipe.checked_interval(checkpoint_every)
         self.source = data_source.Source(model, train, options)
         self.val = data_source.checked_validation(model, val)
-        self.optimiser = _make_optimiser(model, options)
-        self.schedule = _make_schedule(self.optimiser, options)
+        self.optimiser = recipe.make_optimiser(model, options)
+        self.schedule = recipe.make_schedule(self.optimiser, options)
         self.history = History()
         self.config = {
             **options.as_dict(),
@@ -137,7 +138,7 @@ class _Run:
             "training pictures": data_source.fingerprint(train),
             "validation pictures": data_source.fingerprint(val),
         }
-        self.folder = None if out is None else RunFolder(out)
+        self.folder: Any = None if out is None else RunFolder(out)
         self.resumed = self._prepare_folder(resume)
         self.progress = Progress(options.steps, self.history.step, progress)
 
@@ -185,16 +186,8 @@ class _Run:
         self.progress.step(value, history.learning_rate)
 
     def _loss(self, logits, target):
-        """Return cross entropy, plus Dice where it is wanted."""
-        binary = self.model.out_channels == 1
-        if binary:
-            loss = ops.binary_cross_entropy_with_logits(logits, target)
-        else:
-            loss = ops.cross_entropy(logits, target)
-        if self.options.dice_weight:
-            dice = ops.dice_loss(logits, target) if binary else _dice_of_classes(logits, target)
-            loss = loss + dice * self.options.dice_weight
-        return loss
+        """Return the loss of the options."""
+        return recipe.loss(logits, target, self.options.dice_weight)
 
     def _not_finite(self, x, target, what):
         """Raise the error that names the first layer with a NaN or infinity."""
@@ -218,6 +211,7 @@ class _Run:
         done = history.rows[-1]["step"] if history.rows else 0
         if not at_end or done == history.step:
             return
+        self._check_weights()
         scores = self._validate()
         row = {
             "epoch": len(history.rows) + 1,
@@ -231,7 +225,7 @@ class _Run:
         self.progress.epoch(row)
         if history.best is None or row["dice"] is None or row["dice"] > history.best["dice"]:
             history.best = dict(row)
-            self._save_best()
+            self._save_best(row)
         self._save()
         self._write_progress()
 
@@ -253,14 +247,24 @@ class _Run:
             before_tile=give_up_on_request,
         ).mean()
 
-    def _save_best(self):
+    def _check_weights(self):
+        """Raise an error if the last step has spoilt the weights: such weights are never written."""
+        bad = first_not_finite(self.model.state_dict())
+        if bad is not None:
+            kept = "" if self.folder is None else f"; the last good checkpoint is {self.folder.last}"
+            raise FloatingPointError(
+                f"after step {self.history.step}, {bad} holds NaN or infinity: the step was too large{kept}. "
+                f"{self._advice()}"
+            )
+
+    def _save_best(self, row):
         """Write the weights with all that prediction needs."""
         if self.folder is None:
             return
         about = {
             "normalisation": self.options.normalisation,
             "step": self.history.step,
-            "scores": {name: self.history.best[name] for name in ("dice", "iou", "pixel_error")},
+            "scores": {name: row[name] for name in ("dice", "iou", "pixel_error")},
             "trained_on": data_source.names(self.source.dataset),
             **self.info,
         }
@@ -272,12 +276,7 @@ class _Run:
         self.saved_at = self.history.step, time.perf_counter()
         if self.folder is None:
             return
-        bad = first_not_finite(self.model.state_dict())
-        if bad is not None:
-            raise FloatingPointError(
-                f"after step {self.history.step}, {bad} holds NaN or infinity: the step was too large; the last good "
-                f"checkpoint is {self.folder.last}. {self._advice()}"
-            )
+        self._check_weights()
         self.history.seconds = time.perf_counter() - self.started
         with self._clear_write_errors():
             self.folder.write_checkpoint(
@@ -356,38 +355,3 @@ class _Run:
         if self.schedule is not None:
             self.schedule.load_state_dict(state["schedule"])
         self.history = History(**{**state["history"], "losses": state["history"]["losses"].tolist()})
-
-
-def _make_optimiser(model, options):
-    """Return the optimiser of the options."""
-    settings = {"lr": options.learning_rate, "weight_decay": options.weight_decay}
-    if options.optimiser == "sgd":
-        return optim.SGD(model.parameters(), momentum=0.9, **settings)
-    return {"adam": optim.Adam, "adamw": optim.AdamW}[options.optimiser](model.parameters(), **settings)
-
-
-def _make_schedule(optimiser, options):
-    """Return the learning-rate schedule of the options, or None for a constant rate."""
-    if options.schedule == "constant":
-        return None
-    return optim.OneCycleLR(optimiser, options.learning_rate, total_steps=options.steps)
-
-
-def _dice_of_classes(logits, target):
-    """Return 1 minus the mean Dice of the classes' softmax probabilities over the batch."""
-    classes = logits.shape[1]
-    truth = (target[:, None] == np.arange(classes)[:, None, None]).astype(logits.dtype)
-    p = ops.softmax(logits, dim=1)
-    both = (p * Tensor(truth)).sum((0, 2, 3))
-    sizes = p.sum((0, 2, 3)) + Tensor(truth.sum((0, 2, 3)))
-    return 1.0 - ((both * 2.0 + 1.0) / (sizes + 1.0)).mean()
-
-
-def _checked_interval(value):
-    """Return ``checkpoint_every``, checked."""
-    if value is None:
-        return None
-    kind, length = value if isinstance(value, tuple) and len(value) == 2 else (None, None)
-    if kind not in ("steps", "seconds") or not isinstance(length, (int, float)) or length <= 0:
-        raise ValueError(f"checkpoint_every is {value!r}; expected ('steps', n), ('seconds', s) or None")
-    return kind, length

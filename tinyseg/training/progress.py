@@ -2,6 +2,7 @@
 
 import sys
 import time
+from typing import Any
 
 
 class Progress:
@@ -19,7 +20,7 @@ class Progress:
 
     def __init__(self, steps, start, show):
         self._steps, self._start, self._show = steps, start, show
-        self._bar = None
+        self._bar: Any = None
         self._loss = None
         self._first = True
 
@@ -42,6 +43,7 @@ class Progress:
 
     def __exit__(self, *exc):
         if self._bar is not None:
+            self._bar.set_description("done" if self._bar.n == self._steps else "stopped")
             self._bar.close()
 
     def step(self, loss, rate):
