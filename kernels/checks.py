@@ -379,7 +379,8 @@ def max_pool2d_gradient(dy, indices, input_shape):
     if input_shape[:2] != dy.shape[:2]:
         raise ValueError(f"input_shape is {input_shape}; expected {dy.shape[:2]} for N and C, as dy has")
     plane = input_shape[2] * input_shape[3]
-    if indices.size and not (indices.min() >= 0 and indices.max() < plane):
+    # as unsigned numbers the negative ones are huge: one pass over the indices finds both kinds
+    if indices.size and indices.view(np.uint64).max() >= plane:
         raise ValueError(f"indices has values from {indices.min()} to {indices.max()}; expected 0 to {plane - 1}")
     return dy, indices, input_shape
 
