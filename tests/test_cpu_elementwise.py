@@ -92,7 +92,7 @@ def test_within_two_units_in_the_last_place(compiled, dtype, rng):
     x = _numbers(name, dtype, rng)
     y = np.empty_like(x)
     compiled(y, x)
-    # the exact value in a wider type; where NumPy has none, float64 is that of NumPy, itself within a unit
+    # the exact value, in a wider type
     wide = np.float64 if dtype == np.float32 else np.longdouble
     with np.errstate(all="ignore"):
         exact = getattr(np, name)(x.astype(wide))
@@ -101,7 +101,9 @@ def test_within_two_units_in_the_last_place(compiled, dtype, rng):
         unit = np.spacing(np.abs(expected[finite])).astype(wide)
         difference = np.abs(y[finite].astype(wide) - exact[finite]) / unit
     np.testing.assert_array_equal(y[~finite], expected[~finite])
-    assert difference.max() <= 2, f"{name}({x[finite][difference.argmax()]!r})"
+    # where no type is wider than float64, "exact" is NumPy's float64, itself off by up to a unit
+    allowed = 2 if np.finfo(wide).eps < np.finfo(dtype).eps else 3
+    assert difference.max() <= allowed, f"{name}({x[finite][difference.argmax()]!r})"
 
 
 @pytest.mark.parametrize("name", ["exp", "log", "log1p"])
