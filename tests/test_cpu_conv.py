@@ -102,6 +102,16 @@ def test_nothing_beyond_the_arrays_at_every_width(guards, rng, dtype, remainder)
 
 
 @BOTH
+@pytest.mark.parametrize("remainder", range(3))
+@pytest.mark.parametrize("kernel", [2, 3])
+def test_nothing_beyond_the_arrays_with_every_other_column(guards, rng, dtype, kernel, remainder):
+    lanes = tiling.lanes(dtype)
+    for width in range(remainder * lanes + kernel, (remainder + 1) * lanes + kernel):
+        run_guarded(guards, CONV, dtype, (1, 2, 3, width), (2, 2, kernel, kernel), rng, stride=2)
+        run_guarded(guards, TRANSPOSED, dtype, (1, 2, 2, width), (2, 2, kernel, kernel), rng, stride=2)
+
+
+@BOTH
 @pytest.mark.parametrize("operator", [CONV, TRANSPOSED], ids=["conv2d", "conv_transpose2d"])
 @pytest.mark.parametrize("channels", range(1, 2 * tiling.WIDE.rows + 2))
 def test_nothing_beyond_the_arrays_at_every_channel_count(guards, rng, dtype, operator, channels):

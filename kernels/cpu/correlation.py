@@ -22,7 +22,7 @@ from kernels.cpu import packing
 from kernels.cpu.native import native
 from kernels.cpu.packing import pack_rows
 from kernels.cpu.tiling import NARROW, lanes, multiply_tiling
-from kernels.cpu.vector import multiply_narrow, multiply_wide
+from kernels.cpu.vector import copy_spaced, merge_pairs, multiply_narrow, multiply_wide
 from kernels.jit import jit
 
 # ---- public within the backend ---------------------------------------------------------------------------------------
@@ -95,7 +95,11 @@ class _Sizes(NamedTuple):
     blocks: int
     parts: int
     lanes: int
-    result_start: int
+    col_pieces: int
+    result_start: int  # in scratch, with columns between two outputs of a piece: where the results of a piece wait
+    result_size: int
+    result_channel: int
+    result_row: int
     weights_outside: int
 
 
@@ -165,7 +169,8 @@ def _plan(dtype, x_shape, weight_shape, out_size, rows, cols, threads):
                 -(-(n - piece.start) // axis.step)
                 for n, axis, piece in zip(out_size, (rows, cols), (row_piece, col_piece), strict=True)
             ]
-            vectors.append(_vectors(layout, block_rows, size[1], width_of_vector, rows.step, cols.step, out_size[1]))
+            out_row = padded_width if cols.step > 1 else rows.step * out_size[1]
+            vectors.append(_vectors(layout, block_rows, size[1], width_of_vector, out_row))
             starts = (row_piece.start, col_piece.start, *size)
             pieces.append((*starts, taps_before, taps[-1].size, vectors_before, weights_before))
             taps_before += taps[-1].size
@@ -176,6 +181,7 @@ def _plan(dtype, x_shape, weight_shape, out_size, rows, cols, threads):
     tasks = pictures * groups * blocks * parts
     packed_size = -(-layout.channels * layout.channel_size // 64) * 64
     result_size = channels * block_rows * padded_width if cols.step > 1 else 0
+    scratch_size = packed_size + len(cols.pieces) * result_size
     sizes = _Sizes(
         tasks=tasks,
         groups=groups,
@@ -193,21 +199,24 @@ def _plan(dtype, x_shape, weight_shape, out_size, rows, cols, threads):
         blocks=blocks,
         parts=parts,
         lanes=width_of_vector,
+        col_pieces=len(cols.pieces),
         result_start=packed_size,
+        result_size=result_size,
+        result_channel=block_rows * padded_width,
+        result_row=padded_width,
         weights_outside=int(tiles * tile.rows * tap_count * dtype.itemsize > _WEIGHT_BYTES),
     )
     phases = [np.array(packing.phases_of(axis).phases, np.int64) for axis in (rows, cols)]
     in_offsets, out_offsets, counts = np.concatenate(vectors, axis=1)
     tables = _Tables(np.concatenate(taps), in_offsets, out_offsets, counts, np.array(pieces, np.int64), *phases)
-    return _Plan(min(threads, tasks), packed_size + result_size, tuple(kernels), tables, layout, sizes)
+    return _Plan(min(threads, tasks), scratch_size, tuple(kernels), tables, layout, sizes)
 
 
-def _vectors(layout, block_rows, cols, width_of_vector, row_step, col_step, out_width):
+def _vectors(layout, block_rows, cols, width_of_vector, out_row):
     """Return where each vector of a block's pixels reads, where it writes, and how many lanes it writes."""
     r, j = np.meshgrid(np.arange(block_rows), np.arange(0, cols, width_of_vector), indexing="ij")
     reads = r * layout.row_size + j
-    # with columns between two outputs of a piece, they wait side by side in scratch
-    writes = r * row_step * out_width + j if col_step == 1 else np.arange(r.size).reshape(r.shape) * width_of_vector
+    writes = r * out_row + j
     counts = np.minimum(cols - j, width_of_vector)
     return np.stack([reads.ravel(), writes.ravel(), counts.ravel()]).astype(np.int64)
 
@@ -258,17 +267,20 @@ def _correlate_task(arrays, scratch, tables, layout, sizes, task):
     packed_rows = block_rows + layout.rows - sizes.block_rows
     phases = tables.row_phases, tables.col_phases
     pack_rows(scratch, 0, arrays.x, x_start, first_row, packed_rows, *phases, layout)
-    for piece in tables.pieces:
-        rows = min(block_rows, piece[2] - first_row)
+    for p in range(tables.pieces.shape[0]):
+        rows = min(block_rows, tables.pieces[p, 2] - first_row)
         if rows > 0:
             share = _Part(plane, first_row, rows, first_tile, last_tile)
-            _correlate_piece(arrays, scratch, tables, sizes, piece, share)
+            result_start = sizes.result_start + p % sizes.col_pieces * sizes.result_size
+            _correlate_piece(arrays, scratch, tables, sizes, tables.pieces[p], share, result_start)
+            if sizes.col_step > 1 and (p + 1) % sizes.col_pieces == 0:
+                _merge_columns(arrays.out, scratch, tables.pieces[p + 1 - sizes.col_pieces : p + 1], sizes, share)
 
 
 @jit
-def _correlate_piece(arrays, scratch, tables, sizes, piece, share):
+def _correlate_piece(arrays, scratch, tables, sizes, piece, share, result_start):
     """Compute a task's share of one piece from packed rows."""
-    start_row, start_col, _, cols, tap_start, tap_count, vector_start, weight_start = piece
+    start_row, _, _, cols, tap_start, tap_count, vector_start, weight_start = piece
     row_vectors = (cols + sizes.lanes - 1) // sizes.lanes
     vectors = share.rows * row_vectors
     out_size = sizes.out_height * sizes.out_width
@@ -278,7 +290,7 @@ def _correlate_piece(arrays, scratch, tables, sizes, piece, share):
 
     target, target_start, channel_size = arrays.out, out_start, out_size
     if sizes.col_step > 1:
-        target, target_start, channel_size = scratch, sizes.result_start, vectors * sizes.lanes
+        target, target_start, channel_size = scratch, result_start, sizes.result_channel
     pixel_tiles = (vectors + sizes.tile_vectors - 1) // sizes.tile_vectors
     channel_tiles = share.last_tile - share.first_tile
     outer, inner = pixel_tiles, channel_tiles
@@ -306,12 +318,24 @@ def _correlate_piece(arrays, scratch, tables, sizes, piece, share):
                     tables.taps, tap_start, tap_count, arrays.weights, weights_from, arrays.bias, bias_start,
                 )
             # fmt: on
-    if sizes.col_step > 1:
-        # the columns of this piece lie side by side in scratch: move them to every col_step-th column of the output
-        last_channel = min(share.last_tile * sizes.tile_rows, sizes.channels)
-        for channel in range(share.first_tile * sizes.tile_rows, last_channel):
-            for r in range(share.rows):
-                source = target_start + channel * channel_size + r * row_vectors * sizes.lanes
-                to = out_start + channel * out_size + r * sizes.row_step * sizes.out_width + start_col
-                for j in range(cols):
-                    arrays.out[to + sizes.col_step * j] = scratch[source + j]
+
+
+@jit
+def _merge_columns(out, scratch, pieces, sizes, share):
+    """Write the rows of the pieces of one row piece, whose columns take turns in the output."""
+    out_size = sizes.out_height * sizes.out_width
+    out_row = pieces[0, 0] + sizes.row_step * share.first_row
+    out_start = share.plane * sizes.channels * out_size + out_row * sizes.out_width
+    last_channel = min(share.last_tile * sizes.tile_rows, sizes.channels)
+    for channel in range(share.first_tile * sizes.tile_rows, last_channel):
+        for r in range(share.rows):
+            source = sizes.result_start + channel * sizes.result_channel + r * sizes.result_row
+            to = out_start + channel * out_size + r * sizes.row_step * sizes.out_width
+            merged = 0
+            if sizes.col_step == 2 and sizes.col_pieces == 2:
+                merged = pieces[1, 3]
+                merge_pairs(out, to, scratch, source, source + sizes.result_size, merged)
+            for p in range(sizes.col_pieces):
+                place = to + pieces[p, 1] + sizes.col_step * merged
+                result = source + p * sizes.result_size + merged
+                copy_spaced(out, place, sizes.col_step, scratch, result, 1, pieces[p, 3] - merged)

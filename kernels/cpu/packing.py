@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kernels.cpu.vector import clear, copy
+from kernels.cpu.vector import clear, copy, copy_every_other, copy_spaced
 from kernels.jit import jit
 
 # ---- which input positions an output position reads ------------------------------------------------------------------
@@ -136,9 +136,11 @@ def pack_rows(packed, start, x, x_start, first_row, rows, row_phases, col_phases
                     clear(packed, to, left)
                     if stride == 1:
                         copy(packed, to + left, x, source + x_first + left, right - left)
+                    elif stride == 2:
+                        copy_every_other(packed, to + left, x, source + x_first + 2 * left, right - left)
                     else:
-                        for j in range(left, right):
-                            packed[to + j] = x[source + x_first + stride * j]
+                        x_from = source + x_first + stride * left
+                        copy_spaced(packed, to + left, 1, x, x_from, stride, right - left)
                     clear(packed, to + right, layout.pitch - right)
                     to += layout.pitch
 

@@ -46,6 +46,82 @@ def _write_clear(w, to, to_start, count):
     memset(w.builder, w.at(to, to_start), w.builder.mul(count, w.int(w.itemsize)), 0)
 
 
+@intrinsic
+def copy_spaced(typing_context, to, to_start, to_step, source, source_start, source_step, count):
+    """Copy ``count`` elements, ``source_step`` apart, to places ``to_step`` apart."""
+    signature = signature_of(to, to_start, to_step, source, source_start, source_step, count)
+    return signature, write_with(_write_copy_spaced)
+
+
+def _write_copy_spaced(w, to, to_start, to_step, source, source_start, source_step, count):
+    to, source = w.at(to, to_start), w.at(source, source_start)
+
+    def step(i, _):
+        w.put(w.get(source, w.builder.mul(i, source_step)), to, w.builder.mul(i, to_step))
+        return []
+
+    w.loop(count, [], step)
+
+
+@intrinsic
+def copy_every_other(typing_context, to, to_start, source, source_start, count):
+    """Copy ``count`` elements that are 2 apart: nothing beyond the last is read."""
+    return signature_of(to, to_start, source, source_start, count), write_with(_write_copy_every_other)
+
+
+def _write_copy_every_other(w, to, to_start, source, source_start, count):
+    to, source = w.at(to, to_start), w.at(source, source_start)
+    # the last element of two vectors is one that is left out, so the last vector is copied element by element
+    vectors = w.builder.sdiv(w.builder.sub(count, w.int(1)), w.int(w.lanes))
+
+    def vector_step(i, _):
+        first = w.builder.mul(i, w.int(2 * w.lanes))
+        pair = w.load(source, first), w.load(source, w.builder.add(first, w.int(w.lanes)))
+        w.store(w.every_other(*pair, 0), w.at(to, w.builder.mul(i, w.int(w.lanes))))
+        return []
+
+    w.loop(vectors, [], vector_step)
+    done = w.builder.mul(vectors, w.int(w.lanes))
+
+    def step(i, _):
+        i = w.builder.add(i, done)
+        w.put(w.get(source, w.builder.mul(i, w.int(2))), to, i)
+        return []
+
+    w.loop(w.builder.sub(count, done), [], step)
+
+
+@intrinsic
+def merge_pairs(typing_context, to, to_start, source, even_start, odd_start, count):
+    """Write ``count`` pairs: an element from ``even_start`` on, then one from ``odd_start`` on."""
+    return signature_of(to, to_start, source, even_start, odd_start, count), write_with(_write_merge_pairs)
+
+
+def _write_merge_pairs(w, to, to_start, source, even_start, odd_start, count):
+    to, even, odd = w.at(to, to_start), w.at(source, even_start), w.at(source, odd_start)
+    vectors = w.builder.sdiv(count, w.int(w.lanes))
+
+    def vector_step(i, _):
+        first = w.builder.mul(i, w.int(w.lanes))
+        pair = w.load(even, first), w.load(odd, first)
+        for half in range(2):
+            place = w.builder.add(w.builder.mul(first, w.int(2)), w.int(half * w.lanes))
+            w.store(w.alternate(*pair, half), w.at(to, place))
+        return []
+
+    w.loop(vectors, [], vector_step)
+    done = w.builder.mul(vectors, w.int(w.lanes))
+
+    def step(i, _):
+        i = w.builder.add(i, done)
+        place = w.builder.mul(i, w.int(2))
+        w.put(w.get(even, i), to, place)
+        w.put(w.get(odd, i), to, w.builder.add(place, w.int(1)))
+        return []
+
+    w.loop(w.builder.sub(count, done), [], step)
+
+
 # ---- weighted sums ---------------------------------------------------------------------------------------------------
 
 

@@ -42,6 +42,10 @@ class Writer:
         """Load one element."""
         return self.builder.load(self.at(pointer, index))
 
+    def put(self, value, pointer, index):
+        """Store one element."""
+        self.builder.store(value, self.at(pointer, index))
+
     def load(self, pointer, index):
         """Load a vector from any element."""
         vector = self.builder.load(self.builder.bitcast(self.at(pointer, index), self.vector.as_pointer()))
@@ -82,6 +86,12 @@ class Writer:
         """Return the lanes ``first, first + 2, ...`` of two vectors put together."""
         index = ir.Constant(ir.VectorType(_INT32, self.lanes), list(range(first, 2 * self.lanes, 2)))
         return self.builder.shuffle_vector(a, b, index)
+
+    def alternate(self, a, b, half):
+        """Return the lanes of two vectors in turn, ``a[0], b[0], a[1], ...``: the first half of them, or the second."""
+        first = half * self.lanes // 2
+        index = [lane + other for lane in range(first, first + self.lanes // 2) for other in (0, self.lanes)]
+        return self.builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(_INT32, self.lanes), index))
 
     def sums(self, vectors):
         """Return a vector whose lane i is the sum of the lanes of ``vectors[i]``, as many as there are lanes.
