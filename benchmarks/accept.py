@@ -13,8 +13,6 @@ import tempfile
 import time
 from pathlib import Path
 
-import numpy as np
-
 TINYSEG = [sys.executable, "-m", "tinyseg.cli"]
 
 
@@ -66,36 +64,44 @@ def kill_and_resume(data, work, report, kills=10):
     if not (data / "em_sstem").is_dir():
         report.line(goal, f"no folder {data / 'em_sstem'}", None)
         return
-    settings = ["train", "unet", "--data", data / "em_sstem", "--train", "00-03", "--val", "16"]
-    settings += ["--steps", 60, "--batch", 2, "--crop", 128, "--steps-per-epoch", 20, "--checkpoint-every", 2]
-    whole = run(*settings, "--quiet", "--out", work / "whole")
+    settings = ["train", "unet", "--data", data / "em_sstem", "--train", "00-03", "--val", "16", "--steps", 120]
+    settings += ["--batch", 2, "--crop", 128, "--steps-per-epoch", 30, "--checkpoint-every", 2, "--quiet"]
+    run(*settings, "--out", work / "whole")
     chance = random.Random(0)
-    moments = []
-    for _ in range(kills):
-        process = subprocess.Popen(
-            [*TINYSEG, *map(str, settings), "--quiet", "--out", str(work / "killed"), "--resume"],
-            stderr=subprocess.DEVNULL,
-        )
-        delay = chance.uniform(0, whole)
-        try:
-            process.wait(delay)
-            moments.append("ended before")
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-            moments.append(f"{delay:.1f} s")
-    run(*settings, "--quiet", "--out", work / "killed", "--resume")
+    killed, steps = work / "killed", []
+    for moment in sorted(chance.sample(range(100), kills)):  # by its progress: how fast it is depends on the day
+        command = [*TINYSEG, *map(str, settings), "--out", str(killed), "--resume"]
+        process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        while process.poll() is None and step_of(killed) < moment:
+            time.sleep(0.05)
+        time.sleep(chance.uniform(0, 0.5))
+        process.kill()
+        if process.wait() != 0:
+            steps.append(step_of(killed))
+    run(*settings, "--out", killed, "--resume")
+    equal = same_weights(work / "whole", killed)
+    words = "equal" if equal else "DIFFERENT"
+    result = f"{words}, optimiser state included; killed {len(steps)} times, with these steps saved: {steps}"
+    report.line(goal, result, equal and len(steps) == kills)
 
+
+def step_of(folder):
+    """Return how many steps the checkpoint of a run holds; -1 without one."""
+    from tinyseg.training import checkpoint
+
+    path = folder / "last.safetensors"
+    return checkpoint.load(path)["history"]["step"] if path.exists() else -1
+
+
+def same_weights(a, b):
+    """Return whether two runs ended in the same bits: best weights, last weights, state of the optimiser."""
     from tinyseg import weights
 
-    pairs = [
-        (weights.load(work / name / file) for name in ("whole", "killed"))
-        for file in ("best.safetensors", "last.safetensors")
-    ]
-    equal = all(
-        a.keys() == b.keys() and all(np.array_equal(a[name], b[name], equal_nan=True) for name in a) for a, b in pairs
-    )
-    report.line(goal, f"{'equal' if equal else 'DIFFERENT'}; killed after {', '.join(moments)}", equal)
+    for file in ("best.safetensors", "last.safetensors"):
+        first, second = weights.load(a / file), weights.load(b / file)
+        if first.keys() != second.keys() or any(first[name].tobytes() != second[name].tobytes() for name in first):
+            return False
+    return True
 
 
 def main(arguments=None):
