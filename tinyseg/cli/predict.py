@@ -67,8 +67,8 @@ def run(args):
     done = 0
     for path, page, outputs in plan:
         try:
-            picture, note = _read(path, page, model.in_channels)
-            probabilities = _predict(model, picture, info, args.tile)
+            picture, x, note = _read(path, page, model.in_channels)
+            probabilities = _predict(model, x, info, args.tile)
         except (ValueError, OSError, MemoryError) as error:
             failures.append(_failure(path, page, error))
             continue
@@ -173,15 +173,14 @@ def _protect(plan, overwrite):
 
 
 def _read(path, page, channels):
-    """Return a picture with the channels the network wants, and a note where they had to be changed."""
+    """Return a picture, the same with the channels that the network wants, and a note where they had to be changed."""
     from tinyseg.data import read_picture, to_channels
 
     picture = read_picture(path, page=page)
-    have = picture.shape[0]
-    changed = to_channels(picture, channels, name=str(path))
-    if have == channels:
-        return changed, ""
-    return changed, " (turned to grey for this network)" if channels == 1 else " (grey repeated in red, green and blue)"
+    x = to_channels(picture, channels, name=str(path))
+    if x is picture:
+        return picture, x, ""
+    return picture, x, " (turned to grey for this network)" if channels == 1 else " (grey as red, green and blue)"
 
 
 def _predict(model, picture, info, tile):
