@@ -2,8 +2,9 @@
 
 import os
 from importlib import import_module
+from typing import Any
 
-_state = {"backend": None, "threads": None}
+_state: dict[str, Any] = {"backend": None, "threads": None}
 
 
 def _kernels():
@@ -11,7 +12,7 @@ def _kernels():
     if not hasattr(module, "CONTRACT"):
         raise ImportError(
             f"the package 'kernels' at {getattr(module, '__file__', None) or list(module.__path__)} is not tinyseg's: "
-            "uninstall it ('pip uninstall kernels') or put tinyseg's folder before it on the path, then reinstall tinyseg"
+            "uninstall it ('pip uninstall kernels'), then reinstall tinyseg, or put tinyseg's folder first on the path"
         )
     return module
 

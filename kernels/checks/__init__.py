@@ -1,0 +1,82 @@
+"""Every check of dtype, shape, layout and index: the only place in ``kernels`` that raises for them.
+
+Each operator's check takes what the caller gave and returns what a kernel may rely on: C-contiguous arrays of one
+native floating type, parameters as pairs, and the sizes that follow from them. A kernel itself has no bounds checks,
+so an index that would leave an array must not get past this folder.
+"""
+
+from kernels.checks.arguments import (
+    array,
+    axis,
+    divides,
+    has_pixels,
+    index_array,
+    integer,
+    number,
+    pair,
+    reduction,
+    same_shape,
+    shape,
+    three_flags,
+)
+from kernels.checks.convolution import (
+    ConvGeometry,
+    conv2d,
+    conv2d_gradient,
+    conv_transpose2d,
+    conv_transpose2d_gradient,
+    linear,
+    linear_gradient,
+)
+from kernels.checks.elementwise import add, add_gradient, concat, concat_gradient, gradient_of
+from kernels.checks.layers import (
+    PoolGeometry,
+    ResizeGeometry,
+    batch_norm,
+    batch_norm_gradient,
+    max_pool2d,
+    max_pool2d_gradient,
+    upsample2d,
+    upsample2d_gradient,
+)
+from kernels.checks.losses import broadcast_to, cross_entropy, loss_gradient, loss_pair, probabilities
+
+__all__ = [
+    "ConvGeometry",
+    "PoolGeometry",
+    "ResizeGeometry",
+    "add",
+    "add_gradient",
+    "array",
+    "axis",
+    "batch_norm",
+    "batch_norm_gradient",
+    "broadcast_to",
+    "concat",
+    "concat_gradient",
+    "conv2d",
+    "conv2d_gradient",
+    "conv_transpose2d",
+    "conv_transpose2d_gradient",
+    "cross_entropy",
+    "divides",
+    "gradient_of",
+    "has_pixels",
+    "index_array",
+    "integer",
+    "linear",
+    "linear_gradient",
+    "loss_gradient",
+    "loss_pair",
+    "max_pool2d",
+    "max_pool2d_gradient",
+    "number",
+    "pair",
+    "probabilities",
+    "reduction",
+    "same_shape",
+    "shape",
+    "three_flags",
+    "upsample2d",
+    "upsample2d_gradient",
+]
