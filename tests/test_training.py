@@ -499,29 +499,6 @@ def test_a_model_file_needs_nothing_else(tmp_path, rng, ending):
     np.testing.assert_array_equal(read(x).numpy(), model(x).numpy())
 
 
-def test_plain_weights_tell_the_shape_of_the_network(tmp_path):
-    weights.save(tmp_path / "m.npz", UNet(3, 2, (2, 3, 5)).state_dict())
-    model, info = load_model(tmp_path / "m.npz")
-    assert (model.in_channels, model.out_channels, model.widths) == (3, 2, (2, 3, 5))
-    assert info["normalisation"] == {"kind": "standardise"}
-
-
-def test_wrong_weights_are_named(tmp_path):
-    state = state_of(make_model())
-    weights.save(tmp_path / "other.npz", {"fc.weight": np.zeros((2, 2))})
-    with pytest.raises(ValueError, match="does not hold the weights of a U-Net"):
-        load_model(tmp_path / "other.npz")
-    weights.save(tmp_path / "less.npz", {k: v for k, v in state.items() if k != "layer1_conv.conv2.weight"})
-    with pytest.raises(ValueError, match="less.npz.*layer1_conv.conv2.weight"):
-        load_model(tmp_path / "less.npz")
-    weights.save(tmp_path / "odd.safetensors", state, {"tinyseg": '{"architecture": "resnet"}'})
-    with pytest.raises(ValueError, match="is a 'resnet'; expected a 'unet'"):
-        load_model(tmp_path / "odd.safetensors")
-    weights.save(tmp_path / "torn.safetensors", state, {"tinyseg": '{"architecture": "unet"'})
-    with pytest.raises(ValueError, match="description that is damaged"):
-        load_model(tmp_path / "torn.safetensors")
-
-
 def test_metrics_are_csv():
     row = {"epoch": 1, "step": 3, "loss": 0.123456789, "learning_rate": 1e-8, "dice": None, "seconds": 2.0}
     assert metrics_text([row]).splitlines() == [

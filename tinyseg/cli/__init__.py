@@ -79,5 +79,6 @@ def _apply_common(args):
 
     if args.backend is not None:
         backend.use_backend(args.backend)
+    backend.current_backend()  # a wrong TINYSEG_BACKEND is named now, not when the first kernel runs
     if args.threads is not None:
         backend.set_num_threads(args.threads)

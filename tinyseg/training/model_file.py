@@ -1,5 +1,6 @@
 """A trained U-Net in one file: weights, and all that is needed to build the network and to prepare pictures for it."""
 
+import difflib
 import json
 import os
 import re
@@ -10,6 +11,8 @@ from tinyseg.data.normalise import check_normalisation
 from tinyseg.models import UNet
 
 _KEY = "tinyseg"
+#: How a U-Net's parameters and buffers are called.
+_NAME = re.compile(r"(layer|deconv)\d+(_conv)?\.((conv|bn)\d\.)?(weight|bias|running_(mean|var)|num_batches_tracked)")
 
 
 def save_model(path, model, info=None):
@@ -66,14 +69,15 @@ def load_model(path):
         If it cannot be read.
     """
     state, metadata = weights.load(path, metadata=True)
-    info = {"normalisation": {"kind": "standardise"}, "threshold": 0.5, **_shape_of_unet(path, state)}
-    if _KEY in metadata:
-        info.update(_described(path, metadata[_KEY]))
-    elif "tree" in metadata:
+    if "tree" in metadata:
         raise ValueError(
             f"{os.fspath(path)} is a training checkpoint, to go on training from; the weights to predict with are in "
             "best.safetensors beside it"
         )
+    if _KEY in metadata:
+        info = _described(path, metadata[_KEY])
+    else:
+        info = {"normalisation": {"kind": "standardise"}, "threshold": 0.5, **_shape_of_unet(path, state)}
     model = UNet(info["in_channels"], info["out_channels"], info["widths"])
     try:
         model.load_state_dict(state)
@@ -98,17 +102,21 @@ def _described(path, text):
 
 
 def _shape_of_unet(path, state):
-    """Return widths and channels by the shapes of the convolutions' weights; nothing for a training checkpoint."""
-    if any(name.startswith("state/") for name in state):
-        return {}
-    layers = sorted(int(m[1]) for m in (re.fullmatch(r"layer(\d+)_conv\.conv1\.weight", name) for name in state) if m)
-    depth = (len(layers) + 1) // 2
-    last = state.get(f"layer{2 * depth}_conv.weight")
-    if layers != list(range(1, 2 * depth)) or last is None or last.ndim != 4:
+    """Return widths and channels by the shapes of the convolutions' weights."""
+    numbers = [int(match[1]) for match in (re.match(r"layer(\d+)_conv\.", name) for name in state) if match]
+    depth = max(numbers, default=0) // 2
+    if not depth:
         raise ValueError(f"{os.fspath(path)} does not hold the weights of a U-Net (layer1_conv.conv1.weight, ...)")
-    first = [state[f"layer{i}_conv.conv1.weight"] for i in range(1, depth + 1)]
-    if any(weight.ndim != 4 for weight in first):
-        raise ValueError(f"{os.fspath(path)} does not hold the weights of a U-Net: its kernels have not four axes")
+    names = [*(f"layer{i}_conv.conv1.weight" for i in range(1, depth + 1)), f"layer{2 * depth}_conv.weight"]
+    for name in names:
+        if name not in state:
+            odd = [other for other in state if len(other) < 200 and not _NAME.fullmatch(other)]
+            near = difflib.get_close_matches(name, odd, 1)
+            hint = f"; the nearest name there is {near[0]!r}" if near else ""
+            raise ValueError(f"{os.fspath(path)} has no {name!r}, of a U-Net of {depth} levels{hint}")
+        if state[name].ndim != 4:
+            raise ValueError(f"{os.fspath(path)}: {name!r} has shape {state[name].shape}; expected four axes")
+    *first, last = (state[name] for name in names)
     return {
         "in_channels": first[0].shape[1],
         "out_channels": last.shape[0],
