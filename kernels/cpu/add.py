@@ -31,7 +31,8 @@ def add_forward(a, b):
     a, b, shape = checks.add(a, b)
     y = np.empty(shape, a.dtype)
     if a.shape != b.shape:
-        np.add(a, b, out=y)
+        with np.errstate(all="ignore"):  # infinities of both signs make NaN, silently
+            np.add(a, b, out=y)
     elif y.size:
         _add_kernel(y.reshape(-1), flat(a), flat(b), block_count(y.size))
     return y
@@ -69,7 +70,8 @@ def _sum_to(dy, shape):
         return dy.copy()
     padded = (1,) * (dy.ndim - len(shape)) + shape
     repeated = tuple(i for i, size in enumerate(padded) if size == 1 and dy.shape[i] != 1)
-    return np.asarray(dy.sum(axis=repeated, dtype=np.float64), dy.dtype).reshape(shape)
+    with np.errstate(all="ignore"):
+        return np.asarray(dy.sum(axis=repeated, dtype=np.float64), dy.dtype).reshape(shape)
 
 
 @jit(parallel=True)

@@ -184,3 +184,6 @@ def _backward_task(task, dx, dy, x, target, weight, pixels, ignore_index, smooth
         t = target[first_target + p]
         if t != ignore_index:
             dx[first + t * pixels + p] -= mine * weight[t] * scale[p]
+        else:  # NaN or infinite logits times 0 are not 0
+            for c in range(weight.size):
+                dx[first + c * pixels + p] = kind(0)

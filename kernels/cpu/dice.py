@@ -106,7 +106,8 @@ def _sums(x, target, rows):
     blocks = block_count(x.size // rows)
     sums = np.empty((2, rows * blocks))
     _dice_sums_kernel(sums[0], sums[1], flat(x), flat(target), x.size // rows, blocks)
-    return sums.reshape(2, rows, blocks).sum(axis=2)
+    with np.errstate(all="ignore"):
+        return sums.reshape(2, rows, blocks).sum(axis=2)
 
 
 @jit(parallel=True)

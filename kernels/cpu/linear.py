@@ -42,7 +42,8 @@ def linear_forward(x, weight, bias=None):
     x, weight, bias = checks.linear(x, weight, bias)
     y = _product(x, np.ascontiguousarray(weight.T))
     if bias is not None:
-        y += bias
+        with np.errstate(all="ignore"):  # infinities of both signs make NaN, silently
+            y += bias
     return y
 
 
@@ -77,7 +78,8 @@ def linear_backward(dy, x, weight, *, needs=(True, True, True)):
     dy, x, weight, needs = checks.linear_gradient(dy, x, weight, needs)
     dx = _product(dy, weight) if needs[0] else None
     dweight = _product(dy.T, x) if needs[1] else None
-    dbias = dy.sum(axis=0, dtype=np.float64).astype(dy.dtype) if needs[2] else None
+    with np.errstate(all="ignore"):
+        dbias = dy.sum(axis=0, dtype=np.float64).astype(dy.dtype) if needs[2] else None
     return dx, dweight, dbias
 
 

@@ -18,10 +18,10 @@ def reduced(losses, sums, count, reduction):
     """
     if reduction == "none":
         return losses
-    total = sums.sum()
-    if reduction == "mean":
-        total = total / count if count else 0.0
-    with np.errstate(over="ignore"):
+    with np.errstate(all="ignore"):
+        total = sums.sum()
+        if reduction == "mean":
+            total = total / count if count else 0.0
         return np.asarray(total, losses.dtype)
 
 

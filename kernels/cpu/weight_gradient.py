@@ -58,7 +58,8 @@ def weight_gradient(dy, x, groups, rows, cols):
     arrays = _Arrays(sums.reshape(-1), packing.flat(dy), packing.flat(x))
     run_task = native(_slot_task, dy.dtype, (arrays, scratch[0], plan.tables, plan.layout, size, 0))
     _weight_gradient_kernel(run_task, arrays, scratch, plan.tables, plan.layout, size)
-    total = sums.sum(axis=0)[..., : DOT.rows * DOT.columns]
+    with np.errstate(all="ignore"):  # infinities of both signs make NaN, silently
+        total = sums.sum(axis=0)[..., : DOT.rows * DOT.columns]
     total = total.reshape(groups, size.tiles, size.tap_tiles, DOT.rows, DOT.columns).swapaxes(2, 3)
     total = total.reshape(groups, size.tiles * DOT.rows, size.tap_tiles * DOT.columns)
     return total[:, :channels, :taps].reshape(groups, channels, *kernel)
@@ -81,7 +82,8 @@ def channel_sums(dy):
     sums = np.zeros((pictures, channels), np.float64)
     if dy.size:
         _channel_sums_kernel(sums.reshape(-1), packing.flat(dy), height * width, width)
-    return sums.sum(axis=0).astype(dy.dtype)
+    with np.errstate(all="ignore"):
+        return sums.sum(axis=0).astype(dy.dtype)
 
 
 # ---- planning --------------------------------------------------------------------------------------------------------
