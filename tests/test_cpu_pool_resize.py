@@ -110,3 +110,16 @@ def test_the_size_that_a_factor_leaves_as_it_is_gives_a_copy(mode, rng):
     # as in PyTorch: 6 * 1.1 is still 6 pixels, and then 1.1 does not count
     x = rng.standard_normal((1, 1, 6, 6))
     np.testing.assert_array_equal(cpu.upsample2d_forward(x, scale_factor=1.1, mode=mode), x)
+
+
+@pytest.mark.parametrize("backend", [cpu, naive], ids=["cpu", "naive"])
+def test_a_factor_that_makes_twice_the_pixels_takes_each_one_twice(backend):
+    # as in PyTorch, for nearest only: 4 * 2.2 is 8 pixels, and then 2.2 does not count
+    x = np.arange(4.0).reshape(1, 1, 1, 4)
+    y = backend.upsample2d_forward(x, scale_factor=(1, 2.2))
+    np.testing.assert_array_equal(y.ravel(), [0, 0, 1, 1, 2, 2, 3, 3])
+    dx = backend.upsample2d_backward(np.arange(8.0).reshape(1, 1, 1, 8), x.shape, scale_factor=(1, 2.2))
+    np.testing.assert_array_equal(dx.ravel(), [1, 5, 9, 13])
+    # the second pixel's centre, 1.5 / 2.2 - 0.5, as ever
+    y = backend.upsample2d_forward(x, scale_factor=(1, 2.2), mode="bilinear")
+    np.testing.assert_allclose(y.ravel()[1], 1.5 / 2.2 - 0.5)

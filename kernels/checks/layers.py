@@ -163,11 +163,14 @@ def _resize_geometry(input_shape, size, scale_factor, mode, align_corners):
             )
 
     def step(size_in, size_out, factor):
-        # PyTorch: a given factor counts as it is, not as the ratio of the rounded sizes, unless the size stays
+        # PyTorch: a given factor counts as it is, not as the ratio of the rounded sizes, unless the size stays or,
+        # with nearest, doubles
         if align_corners:
             return (size_in - 1) / (size_out - 1) if size_out > 1 else 0.0
         if size_in == size_out:
             return 1.0
+        if mode == "nearest" and size_out == 2 * size_in:
+            return 0.5
         return 1.0 / factor if factor else size_in / size_out
 
     return ResizeGeometry(n, c, h, w, oh, ow, step(h, oh, factors[0]), step(w, ow, factors[1]))
