@@ -17,7 +17,8 @@ per operator under the same file name. What holds for all of them:
 
 import importlib
 
-#: File name of each operator, and the functions it holds.
+#: File name of each operator, and the functions it holds. No function is named as its file: in the package, a file
+#: that has been imported would hide it.
 CONTRACT = {
     "conv2d": ("conv2d_forward", "conv2d_backward"),
     "conv_transpose2d": ("conv_transpose2d_forward", "conv_transpose2d_backward"),
@@ -40,6 +41,9 @@ CONTRACT = {
     "smooth_l1": ("smooth_l1_forward", "smooth_l1_backward"),
     "sigmoid_focal": ("sigmoid_focal_forward", "sigmoid_focal_backward"),
     "dice": ("dice_forward", "dice_backward"),
+    "iou": ("box_iou",),
+    "suppression": ("nms",),
+    "pasting": ("paste_masks",),
 }
 
 BACKENDS = ("naive", "cpu")

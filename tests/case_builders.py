@@ -17,7 +17,7 @@ class Case(NamedTuple):
     operator: str
     name: str
     forward: str
-    backward: str
+    backward: str | None
     make: Callable[[np.random.Generator, Any], dict]
     parameters: dict
     #: Least magnitude that errors are measured against; see tolerances.py.
@@ -62,6 +62,10 @@ def integers(low, high, **shapes):
 
 
 def case(function, name, make, scale=1.0, **parameters):
+    """Return a case of ``function``: of the pair of that name or, where there is no gradient, of one function."""
+    for operator, names in kernels.CONTRACT.items():
+        if function in names:
+            return Case(operator, name, function, None, make, parameters, scale)
     operator = next(file for file, names in kernels.CONTRACT.items() if f"{function}_forward" in names)
     return Case(operator, name, f"{function}_forward", f"{function}_backward", make, parameters, scale)
 

@@ -13,11 +13,12 @@ a floating type, and parameters. ``compare`` runs one case, forward and backward
     def test_conv2d(case, dtype):
         compare("cpu", case, dtype)
 
-A new operator needs its rows in ``case_rows_layers.py`` or ``case_rows_losses.py``, an entry in ``_BACKWARD`` below
-that says how its gradient is called, and a row in ``tolerances.py``. ``evaluate`` gives the results by name: ``y``,
+A new operator needs its rows in one of the files ``case_rows_*.py``, an entry in ``_BACKWARD`` below that says how its
+gradient is called, if it has one, and a row in ``tolerances.py``. ``evaluate`` gives the results by name: ``y``,
 what else the forward returns, ``dx``, ...
 """
 
+import case_rows_boxes
 import case_rows_layers
 import case_rows_losses
 import numpy as np
@@ -58,6 +59,8 @@ def evaluate(backend, case, dtype):
     output = getattr(module, case.forward)(**inputs, **{k: v for k, v in case.parameters.items() if k != "needs"})
     names = _OUTPUTS.get(case.operator, ("y",))
     results = dict(zip(names, output if isinstance(output, tuple) else (output,), strict=True))
+    if case.backward is None:
+        return results
     backward = getattr(module, case.backward)
     results |= _BACKWARD[case.operator](backward, upstream(results["y"]), inputs, results, case.parameters)
     for name in ("running_mean", "running_var"):
@@ -138,4 +141,4 @@ _BACKWARD = {
     "dice": _loss,
 }
 
-CASES = [*case_rows_layers.rows(), *case_rows_losses.rows()]
+CASES = [*case_rows_layers.rows(), *case_rows_losses.rows(), *case_rows_boxes.rows()]

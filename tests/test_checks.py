@@ -81,6 +81,9 @@ VALID = {
     "sigmoid_focal_backward": {"dy": zeros(2, 3), "x": zeros(2, 3), "target": zeros(2, 3)},
     "dice_forward": {"x": zeros(2, 3), "target": zeros(2, 3)},
     "dice_backward": {"dy": 1.0, "x": zeros(2, 3), "target": zeros(2, 3)},
+    "box_iou": {"a": zeros(2, 4), "b": zeros(3, 4)},
+    "nms": {"boxes": zeros(2, 4), "scores": zeros(2), "iou_threshold": 0.5},
+    "paste_masks": {"masks": zeros(2, 1, 5, 5), "boxes": zeros(2, 4), "image_size": (6, 7)},
 }
 
 

@@ -47,6 +47,9 @@ TOLERANCES = {
     "smooth_l1": Tolerance(1e-6, 1e-14, _ROUNDING),
     "sigmoid_focal": Tolerance(2e-6, 1e-14, _LOSS),
     "dice": Tolerance(2e-6, 1e-14, _LOSS),
+    "iou": Tolerance(0.0, 0.0, "the same few operations per pair, which IEEE 754 rounds in one way"),
+    "suppression": Tolerance(0.0, 0.0, _EXACT),
+    "pasting": Tolerance(5e-7, 1e-15, "weights of neighbours round in the array's type"),
 }
 
 #: Results that must agree exactly, whatever the operator's row says.

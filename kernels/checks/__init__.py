@@ -19,6 +19,7 @@ from kernels.checks.arguments import (
     shape,
     three_flags,
 )
+from kernels.checks.boxes import box_iou, boxes, nms, paste_masks
 from kernels.checks.convolution import (
     ConvGeometry,
     conv2d,
@@ -51,6 +52,8 @@ __all__ = [
     "axis",
     "batch_norm",
     "batch_norm_gradient",
+    "box_iou",
+    "boxes",
     "broadcast_to",
     "concat",
     "concat_gradient",
@@ -70,8 +73,10 @@ __all__ = [
     "loss_pair",
     "max_pool2d",
     "max_pool2d_gradient",
+    "nms",
     "number",
     "pair",
+    "paste_masks",
     "probabilities",
     "reduction",
     "same_shape",
