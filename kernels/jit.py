@@ -32,6 +32,13 @@ def jit(function=None, *, parallel=False, fastmath=False, inline="never"):
     -------
     callable
         The compiled kernel; without ``function``, a decorator that takes it.
+
+    Notes
+    -----
+    Two limits of Numba's threads hold for every parallel kernel. With the threading layer "workqueue" (where neither
+    OpenMP nor TBB is found), two Python threads that call kernels at once end the process. With GNU OpenMP, a process
+    forked after a kernel has run ends at its first own call: start processes by "spawn" or "forkserver". A disk that is
+    full while code is stored is an OSError.
     """
     if function is None:
         return functools.partial(jit, parallel=parallel, fastmath=fastmath, inline=inline)
