@@ -332,3 +332,27 @@ def test_clip_by_value():
     (p,) = with_gradients([3.0, -4.0, 0.5])
     optim.clip_grad_value_([p], 1)
     np.testing.assert_array_equal(p.grad.numpy(), [1, -1, 0.5])
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"), [(optim.Adam, {}), (optim.AdamW, {}), (optim.SGD, {"momentum": 0.9, "weight_decay": 0.1})]
+)
+def test_a_parameter_without_axes_moves_as_one_of_one_element(kind, settings):
+    single, vector = nn.Parameter(np.array(1.0)), nn.Parameter(np.array([1.0]))
+    optimizer = kind([single, vector], lr=0.1, **settings)
+    for gradient in (0.5, -2.0, 1.5):
+        single.grad, vector.grad = Tensor(np.array(gradient)), Tensor(np.array([gradient]))
+        optimizer.step()
+    np.testing.assert_array_equal(single.numpy(), vector.numpy()[0])
+
+
+def test_an_infinite_norm_is_scaled_without_a_warning():
+    p = parameter(0.0, 0.0)
+    p.grad = Tensor(np.array([np.inf, 1.0]))
+    optim.clip_grad_norm_([p], 1.0)
+    np.testing.assert_array_equal(p.grad.numpy(), [np.nan, 0])
+
+
+def test_a_group_without_parameters_is_named():
+    with pytest.raises(ValueError, match="no 'params'"):
+        optim.SGD([{"lr": 0.1}])

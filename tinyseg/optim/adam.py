@@ -68,7 +68,7 @@ class Adam(Optimizer):
             mean_square = state["max_exp_avg_sq"]
         # both means start at 0: make up for what they lack
         correction1, correction2 = 1 - beta1 ** state["step"], 1 - beta2 ** state["step"]
-        scale = np.sqrt(mean_square)
+        scale = np.sqrt(mean_square, out=np.empty_like(values))  # out: an array also for a single number
         scale /= correction2**0.5
         scale += group["eps"]
         np.divide(mean, scale, out=scale)

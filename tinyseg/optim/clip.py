@@ -49,7 +49,8 @@ def clip_grad_norm_(parameters, max_norm, norm_type=2.0, error_if_nonfinite=Fals
         raise RuntimeError(f"the norm of the gradients is {total}; nothing was scaled")
     factor = min(float(max_norm) / (total + 1e-6), 1.0) if not np.isnan(total) else np.nan
     for gradient in gradients:
-        gradient.array *= factor
+        with np.errstate(invalid="ignore"):  # an infinite norm: infinite gradients become NaN, the others 0
+            gradient.array *= factor
         gradient.mark_changed()
     return Tensor(total)
 

@@ -48,6 +48,8 @@ class Optimizer:
         group : dict
             ``{"params": [...], "lr": ...}``. Settings that are left out are the optimiser's.
         """
+        if "params" not in group:
+            raise ValueError(f"a group of parameters has no 'params', only {sorted(group)}")
         unknown = set(group) - {"params", "initial_lr"} - set(self.defaults)
         if unknown:
             raise ValueError(f"a group of parameters has the settings {sorted(unknown)}; known: {list(self.defaults)}")

@@ -1,5 +1,7 @@
 """Stochastic gradient descent."""
 
+import numpy as np
+
 from tinyseg.optim.optimizer import Optimizer
 
 
@@ -55,7 +57,7 @@ class SGD(Optimizer):
             gradient = gradient + group["weight_decay"] * values
         if momentum:
             if "momentum_buffer" not in state:
-                state["momentum_buffer"] = direction = gradient.copy()
+                state["momentum_buffer"] = direction = np.array(gradient)
             else:
                 direction = state["momentum_buffer"]
                 direction *= momentum
