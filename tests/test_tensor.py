@@ -1,5 +1,6 @@
 """The tape: what a tensor is, how gradients add up, and what is an error."""
 
+import gc
 import threading
 import weakref
 
@@ -482,3 +483,79 @@ def test_random_state_round_trip():
 def test_seeds_that_are_none(seed):
     with pytest.raises(ValueError, match="seed is"):
         tinyseg.manual_seed(seed)
+
+
+@pytest.mark.parametrize("operator", [ops.relu, ops.sigmoid, lambda x: x + x])
+def test_backward_through_single_values_without_axes(operator):
+    """NumPy's arithmetic makes scalars of 0-d arrays on the way back; the kernels take arrays."""
+    x = Tensor(np.array(0.5), requires_grad=True)
+    y = operator(x) * Tensor(np.array(2.0))
+    (y * 3.0).backward()
+    vector = Tensor(np.array([0.5]), requires_grad=True)
+    (operator(vector) * 6.0).backward(np.ones(1))
+    np.testing.assert_allclose(x.grad.numpy(), vector.grad.numpy()[0])
+
+
+@pytest.mark.parametrize("changed", ["base", "view"])
+def test_gradients_cannot_slip_past_a_view_that_is_not_on_the_tape(changed):
+    w = Tensor(np.ones(2), requires_grad=True)
+    base = Tensor(np.zeros(2))
+    view = base[0:2]
+    with pytest.raises(RuntimeError, match="shares memory"):
+        if changed == "base":
+            base += w
+        else:
+            view += w
+
+
+def test_one_element_of_a_vector_is_a_view_too():
+    x = Tensor(np.zeros(3))
+    element = x[1]
+    element += 2
+    np.testing.assert_array_equal(x.numpy(), [0, 2, 0])
+
+
+def test_gradient_of_an_assigned_value_with_an_axis_too_many():
+    value = Tensor(np.ones((1, 1, 3)), requires_grad=True)
+    x = Tensor(np.zeros((2, 3))) * 1.0
+    x[0] = value
+    (x * np.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])).sum().backward()
+    np.testing.assert_array_equal(value.grad.numpy(), [[[1, 2, 3]]])
+
+
+def test_index_by_an_empty_list():
+    assert Tensor(np.ones((3, 2)))[[]].shape == (0, 2)
+
+
+def test_changed_target_or_pooling_index_is_an_error():
+    x = Tensor(np.linspace(-1, 1, 16).reshape(1, 1, 4, 4), requires_grad=True)
+    target = Tensor(np.zeros((1, 1, 4, 4)))
+    loss = ops.binary_cross_entropy_with_logits(x, target)
+    target += 1
+    with pytest.raises(RuntimeError, match="'target'.*changed in place"):
+        loss.backward()
+    y, indices = ops.max_pool2d(x, 2, return_indices=True)
+    indices -= 1
+    with pytest.raises(RuntimeError, match="output.*changed in place"):
+        y.sum().backward()
+
+
+def test_a_retained_gradient_keeps_nothing_alive():
+    x = Tensor(np.ones(2), requires_grad=True)
+    y = x * 2
+    y.retain_grad()
+    node = weakref.ref(y.creator)
+    gc.disable()
+    try:
+        del y
+        assert node() is None
+    finally:
+        gc.enable()
+
+
+def test_no_grad_refuses_to_decorate_a_generator():
+    def numbers():
+        yield 1
+
+    with pytest.raises(TypeError, match="generator numbers"):
+        no_grad()(numbers)

@@ -3,6 +3,7 @@
 import inspect
 import itertools
 import re
+import weakref
 from typing import Any
 
 import numpy as np
@@ -86,10 +87,11 @@ class Function:
         for tensor in inputs:
             if tensor is not None and np.may_share_memory(output.array, tensor.array):
                 output.memory = tensor.memory  # a view
-                output.memory.viewed = output.memory.viewed or any(node.needs)
+                output.memory.viewed = True
+        outputs = (output, *map(Tensor, others))
         if any(node.needs):
-            node._record(inputs, output)
-        return (output, *map(Tensor, others)) if others else output
+            node._record(inputs, outputs)
+        return outputs if others else output
 
     def _as_tensor(self, value, place):
         """Return an input as a tensor, or None."""
@@ -101,10 +103,10 @@ class Function:
             f"{self._place_name(place)} of {self.operator_name()} is a {type(value).__name__}; expected a Tensor"
         )
 
-    def _record(self, inputs, output):
+    def _record(self, inputs, outputs):
         """Link the node to the nodes (or leaves) that made its inputs, and note the state of all it saved."""
-        output.requires_grad = True
-        output.creator = self
+        outputs[0].requires_grad = True
+        outputs[0].creator = self
         self.serial = next(_serials)
         self.sources = tuple(
             (tensor if tensor.creator is None else tensor.creator) if needed else None
@@ -112,7 +114,7 @@ class Function:
         )
         self._changes_at_save = [
             (tensor.memory, tensor.memory.changes, place)
-            for place, tensor in enumerate((*inputs, output))
+            for place, tensor in enumerate((*inputs, *outputs))
             if tensor is not None
             and any(array is not None and np.may_share_memory(array, tensor.array) for array in self.saved)
         ]
@@ -130,8 +132,9 @@ class Function:
                     f"{self._place_name(place)} of {self.operator_name()} was changed in place after the operator ran "
                     "(by +=, an assignment or an optimiser's step, say), but backward() needs it as it was"
                 )
-        if self._retained is not None:
-            self._retained.add_gradient(dy)
+        retained = None if self._retained is None else self._retained()
+        if retained is not None:
+            retained.add_gradient(dy)
         result = self.backward(dy)
         if not retain:
             self.saved = None
@@ -139,7 +142,7 @@ class Function:
 
     def keep_gradient_in(self, tensor):
         """Leave the gradient of the output in ``tensor.grad`` when it comes by."""
-        self._retained = tensor
+        self._retained = weakref.ref(tensor)  # the tensor refers to the node: two strong references never die
 
     @classmethod
     def operator_name(cls):
@@ -148,7 +151,7 @@ class Function:
 
     def _place_name(self, place):
         """Return the name that ``forward`` gives to input number ``place``; the number after the last is the output."""
-        if self.needs and place == len(self.needs):
+        if self.needs and place >= len(self.needs):
             return "the output"
         names = list(inspect.signature(self.forward).parameters.values())
         if names[min(place, len(names) - 1)].kind is inspect.Parameter.VAR_POSITIONAL:

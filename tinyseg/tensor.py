@@ -7,6 +7,7 @@ and hands each the gradient of its output.
 
 import functools
 import heapq
+import inspect
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -59,6 +60,8 @@ class no_grad:  # a switch, named as in PyTorch
             with no_grad():
                 return function(*args, **kwargs)
 
+        if inspect.isgeneratorfunction(function):  # its body would run later, with the tape on again
+            raise TypeError(f"no_grad decorates the generator {function.__name__}; use a with block inside it")
         return without_tape
 
 
@@ -349,9 +352,9 @@ class Tensor:
                 if source is None or dx is None:
                     continue
                 if source in gradients:  # one tensor, used several times: its gradients add up
-                    gradients[source] = gradients[source] + dx
+                    gradients[source] = np.asarray(gradients[source] + dx)
                 else:
-                    gradients[source] = dx
+                    gradients[source] = np.asarray(dx)  # NumPy's arithmetic turns arrays without axes into scalars
                     if not isinstance(source, Tensor):
                         heapq.heappush(waiting, (-source.serial, source))
         for leaf, dx in gradients.items():

@@ -34,7 +34,7 @@ def _check_recordable(x, sign):
         )
     if x.memory.viewed:
         raise RuntimeError(
-            f"x {sign} y changes a tensor that shares memory with another on the tape (made by indexing or reshape): "
+            f"x {sign} y changes a tensor that shares memory with another (made by indexing or reshape): "
             "change a clone() of it"
         )
 

@@ -4,6 +4,7 @@ import numpy as np
 
 from tinyseg.backend import kernel
 from tinyseg.function import Function
+from tinyseg.tensor import Tensor
 
 
 class Loss(Function):
@@ -11,13 +12,14 @@ class Loss(Function):
 
     kernels = ""
 
-    def forward(self, input, *, constants, **parameters):
-        self.saved = (input, *constants)
+    def forward(self, input, target, *weights, **parameters):
+        self.saved = (input, target, *weights)
         self.parameters = parameters
-        return kernel(f"{self.kernels}_forward")(input, *constants, **parameters)
+        return kernel(f"{self.kernels}_forward")(input, target, *weights, **parameters)
 
     def backward(self, dy):
-        return kernel(f"{self.kernels}_backward")(dy, *self.saved, **self.parameters)
+        dx = kernel(f"{self.kernels}_backward")(dy, *self.saved, **self.parameters)
+        return dx, *(None for _ in self.saved[1:])
 
 
 class BinaryCrossEntropy(Loss):
@@ -45,17 +47,17 @@ class DiceLoss(Loss):
 
 
 def _constant(name, value, dtype=None):
-    """Return a target or weight as an array, of type ``dtype`` if given."""
+    """Return a target or weight as a tensor, of type ``dtype`` if given."""
     if value is None:
         return None
     if getattr(value, "requires_grad", False):
         raise ValueError(f"{name} requires gradients, but a loss has none for it; pass {name}.detach()")
-    array = np.asarray(value)
-    if dtype is None:
-        return array
-    if array.dtype.kind not in "fiub":
-        raise TypeError(f"{name} has dtype {array.dtype}; expected numbers")
-    return array.astype(dtype, copy=False)
+    if not isinstance(value, Tensor):
+        array = np.asarray(value)
+        if array.dtype.kind not in "fiub":
+            raise TypeError(f"{name} has dtype {array.dtype}; expected numbers")
+        value = Tensor(array)
+    return value.to(dtype=dtype)
 
 
 def binary_cross_entropy(input, target, weight=None, *, reduction="mean"):
@@ -83,7 +85,7 @@ def binary_cross_entropy(input, target, weight=None, *, reduction="mean"):
         If shapes or values do not fit, or the target requires gradients.
     """
     constants = _constant("target", target, input.dtype), _constant("weight", weight, input.dtype)
-    return BinaryCrossEntropy.apply(input, constants=constants, reduction=reduction)
+    return BinaryCrossEntropy.apply(input, *constants, reduction=reduction)
 
 
 def binary_cross_entropy_with_logits(input, target, weight=None, *, reduction="mean", pos_weight=None):
@@ -117,7 +119,7 @@ def binary_cross_entropy_with_logits(input, target, weight=None, *, reduction="m
         _constant("weight", weight, input.dtype),
         _constant("pos_weight", pos_weight, input.dtype),
     )
-    return BinaryCrossEntropyWithLogits.apply(input, constants=constants, reduction=reduction)
+    return BinaryCrossEntropyWithLogits.apply(input, *constants, reduction=reduction)
 
 
 def cross_entropy(input, target, weight=None, *, ignore_index=-100, reduction="mean", label_smoothing=0.0):
@@ -150,7 +152,8 @@ def cross_entropy(input, target, weight=None, *, ignore_index=-100, reduction="m
     """
     return CrossEntropy.apply(
         input,
-        constants=(_constant("target", target), _constant("weight", weight, input.dtype)),
+        _constant("target", target),
+        _constant("weight", weight, input.dtype),
         ignore_index=ignore_index,
         label_smoothing=label_smoothing,
         reduction=reduction,
@@ -181,9 +184,7 @@ def smooth_l1_loss(input, target, *, reduction="mean", beta=1.0):
     ValueError
         If shapes do not fit, or the target requires gradients.
     """
-    return SmoothL1Loss.apply(
-        input, constants=(_constant("target", target, input.dtype),), beta=beta, reduction=reduction
-    )
+    return SmoothL1Loss.apply(input, _constant("target", target, input.dtype), beta=beta, reduction=reduction)
 
 
 def sigmoid_focal_loss(inputs, targets, alpha=0.25, gamma=2.0, reduction="none"):
@@ -212,8 +213,8 @@ def sigmoid_focal_loss(inputs, targets, alpha=0.25, gamma=2.0, reduction="none")
     ValueError
         If shapes do not fit, or the targets require gradients.
     """
-    constants = (_constant("targets", targets, inputs.dtype),)
-    return SigmoidFocalLoss.apply(inputs, constants=constants, alpha=alpha, gamma=gamma, reduction=reduction)
+    targets = _constant("targets", targets, inputs.dtype)
+    return SigmoidFocalLoss.apply(inputs, targets, alpha=alpha, gamma=gamma, reduction=reduction)
 
 
 def dice_loss(input, target, smooth=1.0, *, per_sample=False, reduction="mean"):
@@ -242,5 +243,5 @@ def dice_loss(input, target, smooth=1.0, *, per_sample=False, reduction="mean"):
     ValueError
         If shapes do not fit, or the target requires gradients.
     """
-    constants = (_constant("target", target, input.dtype),)
-    return DiceLoss.apply(input, constants=constants, smooth=smooth, per_sample=per_sample, reduction=reduction)
+    target = _constant("target", target, input.dtype)
+    return DiceLoss.apply(input, target, smooth=smooth, per_sample=per_sample, reduction=reduction)

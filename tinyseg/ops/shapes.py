@@ -29,7 +29,10 @@ class Permute(Function):
 class Index(Function):
     def forward(self, x, *, index):
         self.shape, self.index = x.shape, index
-        return x[index]
+        y = x[index]
+        if isinstance(y, np.ndarray) or _has_arrays(index):
+            return y
+        return x[(*index, ...) if isinstance(index, tuple) else (index, ...)]  # one element: a view too, not its value
 
     def backward(self, dy):
         dx = np.zeros(self.shape, dy.dtype)
@@ -52,7 +55,9 @@ class Assign(Function):
     def backward(self, dy):
         dx = dy.copy()
         dx[self.index] = 0
-        return dx, sum_to_shape(np.asarray(dy[self.index]), self.value_shape)
+        dvalue = np.asarray(dy[self.index])
+        extra = max(len(self.value_shape) - dvalue.ndim, 0)  # axes of size 1 in front, which assignment drops
+        return dx, sum_to_shape(dvalue, self.value_shape[extra:]).reshape(self.value_shape)
 
 
 class Sum(Function):
@@ -126,6 +131,8 @@ def _plain_index(index):
         return tuple(_plain_index(part) for part in index)
     if isinstance(index, Tensor):
         return index.array.copy()
+    if isinstance(index, list) and not index:
+        return np.array(index, np.intp)
     return np.array(index) if isinstance(index, list | np.ndarray) else index
 
 
