@@ -70,3 +70,23 @@ def test_ignored_pixels_have_no_gradient_whatever_their_logits(dtype, value):
     fast, slow = (backend.cross_entropy_backward(1.0, x, target) for backend in (cpu, naive))
     assert not fast[0].any()
     np.testing.assert_allclose(fast, slow, rtol=4 * np.finfo(dtype).eps)
+
+
+@BOTH
+@pytest.mark.parametrize("mean", [np.inf, -np.inf, np.nan])
+def test_running_statistics_that_are_not_finite(dtype, mean):
+    x, statistics = np.ones((1, 1, 2, 2), dtype), np.array([mean, 1], dtype)
+    fast, slow = (
+        backend.batch_norm_forward(x, None, None, *np.split(statistics, 2), False) for backend in (cpu, naive)
+    )
+    np.testing.assert_array_equal(fast[0], slow[0])
+    assert (fast[0] == -mean).all() or np.isnan(mean)
+
+
+@pytest.mark.parametrize("backend", [cpu, naive], ids=["cpu", "naive"])
+def test_whole_numbers_that_no_kernel_can_take_are_named(backend):
+    x, weight = np.ones((1, 1, 2, 2)), np.ones((1, 1, 1, 1))
+    with pytest.raises(ValueError, match=f"stride is {2**63}; expected a number that fits into 64 bits"):
+        backend.conv2d_forward(x, weight, stride=2**63)
+    with pytest.raises(ValueError, match="ignore_index is -1[0]{30}; expected a number that fits into 64 bits"):
+        backend.cross_entropy_forward(x, np.zeros((1, 2, 2), np.int64), ignore_index=-(10**30))

@@ -53,6 +53,8 @@ def integer(name, value, minimum=None):
         raise TypeError(f"{name} is {value!r}; expected a whole number") from None
     if minimum is not None and number < minimum:
         raise ValueError(f"{name} is {number}; expected at least {minimum}")
+    if not -(2**63) <= number < 2**63:
+        raise ValueError(f"{name} is {number}; expected a number that fits into 64 bits")
     return number
 
 

@@ -75,7 +75,8 @@ def batch_norm_forward(x, gamma, beta, running_mean, running_var, training, mome
     scale = inv_std if gamma is None else inv_std * gamma
     centre = mean.astype(x.dtype)
     # x - centre loses nothing where x is near the mean; what centre itself lost is put into the shift
-    shift = (centre - mean) * scale + (0 if beta is None else beta)
+    lost = np.where(np.isfinite(centre), centre - mean, 0)
+    shift = lost * scale + (0 if beta is None else beta)
     if x.size:
         constants = np.stack((centre, scale, shift), axis=1, dtype=x.dtype, casting="same_kind")
         _normalise_kernel(y.reshape(-1), flat(x), constants, *_layout(x.shape))
