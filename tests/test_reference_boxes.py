@@ -1,23 +1,13 @@
 """The stored torchvision numbers of the operators on boxes, on every backend."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
+from reference_arrays import stored
 
 import kernels
 
-FOLDER = Path(__file__).parent / "reference"
 BACKENDS = pytest.mark.parametrize("backend", kernels.BACKENDS)
 DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
-
-
-def stored(file):
-    """Return the arrays of a file of the folder ``reference``."""
-    with np.load(FOLDER / f"{file}.npz", allow_pickle=False) as data:
-        return {key: data[key] for key in data.files}
-
-
 BOXES, MASKS = stored("boxes"), stored("paste_masks")
 KEPT = [key for key in BOXES if key.startswith("nms_") and "/keep" in key]
 

@@ -1,6 +1,7 @@
 """The differentiable operators, with PyTorch's names and order of arguments. Importing them equips ``Tensor``."""
 
 from tinyseg.ops.activation import relu, sigmoid, softmax
+from tinyseg.ops.boxes import batched_nms, box_iou, nms, paste_masks
 from tinyseg.ops.convolution import conv2d, conv_transpose2d, linear
 from tinyseg.ops.elementwise import add, exp, log
 from tinyseg.ops.losses import (
@@ -21,8 +22,10 @@ from tinyseg.ops import inplace as _inplace  # noqa: F401  # isort: skip
 __all__ = [
     "add",
     "batch_norm",
+    "batched_nms",
     "binary_cross_entropy",
     "binary_cross_entropy_with_logits",
+    "box_iou",
     "cat",
     "conv2d",
     "conv_transpose2d",
@@ -35,7 +38,9 @@ __all__ = [
     "log",
     "max_pool2d",
     "mean",
+    "nms",
     "pad",
+    "paste_masks",
     "permute",
     "relu",
     "reshape",
