@@ -17,6 +17,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 MODULES = (
     "tinyseg",
     "tinyseg.backend",
+    "tinyseg.boxes",
     "tinyseg.data",
     "tinyseg.data.augment",
     "tinyseg.draw",

@@ -26,7 +26,7 @@ __all__ = [
 __version__ = "0.1.0"
 
 # What takes long to import (Matplotlib, tqdm, ...) comes in when it is first used.
-_LAZY = ("cli", "data", "draw", "evaluation", "explain", "training", "weights")
+_LAZY = ("boxes", "cli", "data", "draw", "evaluation", "explain", "training", "weights")
 
 
 def __getattr__(name):

@@ -1,0 +1,85 @@
+"""Proposals: the few of a region proposal network's many boxes that go on to the classifier."""
+
+import numpy as np
+
+from tinyseg import ops
+from tinyseg.boxes.coding import clip_to_picture
+
+
+def remove_small_boxes(boxes, min_size):
+    """Return which boxes are large enough.
+
+    Parameters
+    ----------
+    boxes : ndarray, shape (N, 4)
+        Boxes (x1, y1, x2, y2).
+    min_size : float
+        Least width and height; a box of exactly this size stays.
+
+    Returns
+    -------
+    ndarray of int64, shape (K,)
+        Indices of the boxes to keep, in rising order.
+    """
+    w, h = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
+    return np.flatnonzero((w >= min_size) & (h >= min_size)).astype(np.int64)
+
+
+def filter_proposals(
+    boxes, scores, level_sizes, image_size, top_n_before, top_n_after, iou_threshold=0.7, min_size=1e-3
+):
+    """Return the best proposals of one picture.
+
+    Parameters
+    ----------
+    boxes : ndarray, shape (N, 4)
+        Boxes (x1, y1, x2, y2) of all levels, one level after the other.
+    scores : ndarray, shape (N,)
+        How sure the network is of an object: logits or probabilities.
+    level_sizes : sequence of int
+        How many of the boxes belong to each level.
+    image_size : (int, int)
+        Height and width of the picture; boxes are cut off at its borders.
+    top_n_before : int
+        Boxes of each level that enter the suppression, by score.
+    top_n_after : int
+        Boxes of all levels together that leave it, by score.
+    iou_threshold : float
+        Boxes that overlap more than this with a better one of their level are left out.
+    min_size : float
+        Boxes that are narrower or lower than this, once cut off, are left out.
+
+    Returns
+    -------
+    boxes : ndarray, shape (K, 4)
+        The proposals, by falling score; K is at most ``top_n_after``.
+    scores : ndarray, shape (K,)
+        Their scores.
+
+    Raises
+    ------
+    ValueError
+        If the sizes of the levels do not add up to the number of boxes.
+
+    Notes
+    -----
+    The steps and their order are those of torchvision's ``RegionProposalNetwork.filter_proposals``. Of equal scores the
+    earlier box comes first.
+    """
+    if sum(level_sizes) != len(boxes) or scores.shape != (len(boxes),):
+        raise ValueError(
+            f"boxes has {len(boxes)} rows, scores the shape {scores.shape} and level_sizes the sum {sum(level_sizes)}; "
+            "expected the same number"
+        )
+    ends = np.cumsum([0, *level_sizes])
+    best = [
+        start + np.argsort(-scores[start:end], kind="stable")[:top_n_before]
+        for start, end in zip(ends[:-1], ends[1:], strict=True)
+    ]
+    levels = np.repeat(np.arange(len(best)), [len(indices) for indices in best])
+    chosen = np.concatenate(best) if best else np.zeros(0, np.int64)
+    boxes, scores = clip_to_picture(boxes[chosen], image_size), scores[chosen]
+    large = remove_small_boxes(boxes, min_size)
+    boxes, scores, levels = boxes[large], scores[large], levels[large]
+    keep = ops.batched_nms(boxes, scores, levels, iou_threshold)[:top_n_after]
+    return boxes[keep], scores[keep]
