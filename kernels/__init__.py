@@ -24,6 +24,8 @@ CONTRACT = {
     "conv_transpose2d": ("conv_transpose2d_forward", "conv_transpose2d_backward"),
     "batch_norm": ("batch_norm_forward", "batch_norm_backward"),
     "max_pool2d": ("max_pool2d_forward", "max_pool2d_backward"),
+    "roi_pool": ("roi_pool_forward", "roi_pool_backward"),
+    "roi_align": ("roi_align_forward", "roi_align_backward"),
     "upsample2d": ("upsample2d_forward", "upsample2d_backward"),
     "linear": ("linear_forward", "linear_backward"),
     "relu": ("relu_forward", "relu_backward"),

@@ -61,3 +61,49 @@ def bilinear_source(position, step, size, half):
     high = min(low + 1, size - 1)
     weight = min(place - type(place)(low), type(place)(1))
     return low, high, weight
+
+
+def round_half_away(value):
+    """Round to a whole number, halves away from zero, as C's ``round`` does.
+
+    Parameters
+    ----------
+    value : float
+        What to round.
+
+    Returns
+    -------
+    float
+        A whole number of value's type. Exact: ``floor(value + 0.5)`` is not, since the sum itself is rounded.
+    """
+    real, size = type(value), abs(value)
+    if size >= 1e15:  # whole already, and perhaps beyond the range of integers
+        return value
+    whole = real(math.floor(size))
+    if size - whole >= real(0.5):
+        whole += real(1)
+    return whole if value >= 0 else -whole
+
+
+def roi_sample(start, bin_size, grid, p, i):
+    """Return where RoIAlign takes a sample along one axis.
+
+    Parameters
+    ----------
+    start : float
+        Where the box starts, in feature cells.
+    bin_size : float
+        Size of a bin, in feature cells; of start's type.
+    grid : int
+        Samples in a bin.
+    p, i : int
+        Which bin, and which of its samples.
+
+    Returns
+    -------
+    float
+        Position in feature cells. Every step is rounded in start's type, in torchvision's order: any other order
+        can move a sample across the edge of the map.
+    """
+    real = type(start)
+    return start + real(p) * bin_size + (real(i) + real(0.5)) * bin_size / real(grid)

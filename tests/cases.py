@@ -21,6 +21,7 @@ what else the forward returns, ``dx``, ...
 import case_rows_boxes
 import case_rows_layers
 import case_rows_losses
+import case_rows_rois
 import numpy as np
 from tolerances import EXACT_RESULTS, TOLERANCES, assert_close
 
@@ -80,7 +81,7 @@ def compare(backend, case, dtype):
 
 # ---- how each backward is called ------------------------------------------------------------------------------------
 
-_OUTPUTS = {"max_pool2d": ("y", "indices"), "batch_norm": ("y", "mean", "inv_std")}
+_OUTPUTS = {"max_pool2d": ("y", "indices"), "roi_pool": ("y", "argmax"), "batch_norm": ("y", "mean", "inv_std")}
 
 
 def _weighted(backward, dy, inputs, results, parameters):
@@ -97,6 +98,15 @@ def _batch_norm(backward, dy, inputs, results, parameters):
 
 def _max_pool2d(backward, dy, inputs, results, parameters):
     return {"dx": backward(dy, results["indices"], inputs["x"].shape)}
+
+
+def _roi_pool(backward, dy, inputs, results, parameters):
+    return {"dx": backward(dy, inputs["rois"], results["argmax"], inputs["x"].shape)}
+
+
+def _roi_align(backward, dy, inputs, results, parameters):
+    how = {name: value for name, value in parameters.items() if name != "output_size"}
+    return {"dx": backward(dy, inputs["rois"], inputs["x"].shape, **how)}
 
 
 def _upsample2d(backward, dy, inputs, results, parameters):
@@ -128,6 +138,8 @@ _BACKWARD = {
     "linear": _weighted,
     "batch_norm": _batch_norm,
     "max_pool2d": _max_pool2d,
+    "roi_pool": _roi_pool,
+    "roi_align": _roi_align,
     "upsample2d": _upsample2d,
     "relu": _from_output,
     "sigmoid": _from_output,
@@ -141,4 +153,4 @@ _BACKWARD = {
     "dice": _loss,
 }
 
-CASES = [*case_rows_layers.rows(), *case_rows_losses.rows(), *case_rows_boxes.rows()]
+CASES = [*case_rows_layers.rows(), *case_rows_losses.rows(), *case_rows_rois.rows(), *case_rows_boxes.rows()]

@@ -47,6 +47,15 @@ def _max_pool2d(backward, dy, inputs, output, parameters):
     return (backward(dy, output[1], inputs["x"].shape),)
 
 
+def _roi_pool(backward, dy, inputs, output, parameters):
+    return (backward(dy, inputs["rois"], output[1], inputs["x"].shape),)
+
+
+def _roi_align(backward, dy, inputs, output, parameters):
+    how = {name: value for name, value in parameters.items() if name != "output_size"}
+    return (backward(dy, inputs["rois"], inputs["x"].shape, **how),)
+
+
 def _upsample2d(backward, dy, inputs, output, parameters):
     return (backward(dy, inputs["x"].shape, **parameters),)
 
@@ -126,6 +135,19 @@ def _layers():
     yield Check("add", "broadcast", _normal(9, a=(2, 1, 4), b=(3, 1)), {}, ("a", "b"), _add)
 
 
+def _rois():
+    corners = [[2, 1, 9, 11], [-6, 3, 8, 20], [4.2, 4.1, 4.4, 4.2], [30, 30, 50, 50], [0, 0, 12, 10]]
+    rois = np.column_stack([[0, 1, 0, 1, 0], corners])
+    for name, parameters in (("o2", {"output_size": 2}), ("overlapping_bins", {"output_size": (5, 3)})):
+        inputs = {"x": _distinct((2, 2, 5, 6)), "rois": rois}
+        yield Check("roi_pool", name, inputs, parameters | {"spatial_scale": 0.5}, ("x",), _roi_pool)
+    for aligned in (True, False):
+        for ratio in (-1, 1, 2, 3):
+            parameters = {"output_size": (2, 3), "spatial_scale": 0.5, "sampling_ratio": ratio, "aligned": aligned}
+            inputs = _normal(13, x=(2, 2, 5, 6)) | {"rois": rois}
+            yield Check("roi_align", f"ratio{ratio}_{aligned}", inputs, parameters, ("x",), _roi_align)
+
+
 def _losses():
     rng = np.random.default_rng(10)
     shape = (3, 4)
@@ -162,7 +184,7 @@ def _losses():
             yield Check(function, f"{name}_{how}", inputs, parameters | {"reduction": how}, varied, _loss)
 
 
-CHECKS = [*_convolutions(), *_layers(), *_losses()]
+CHECKS = [*_convolutions(), *_layers(), *_rois(), *_losses()]
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=str)

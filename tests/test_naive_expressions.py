@@ -1,12 +1,15 @@
 """The naive kernels against loop-free NumPy, over the whole table of cases."""
 
 import numpy as np
+import numpy_expressions
+import numpy_expressions_rois
 import pytest
 from cases import evaluate, of, upstream
-from numpy_expressions import EXPRESSIONS
 from tolerances import EXACT_RESULTS, TOLERANCES, assert_close
 
 import kernels
+
+EXPRESSIONS = numpy_expressions.EXPRESSIONS | numpy_expressions_rois.EXPRESSIONS
 
 
 def in_float64(value):
@@ -20,7 +23,7 @@ def in_float64(value):
 @pytest.mark.parametrize("case", of(), ids=str)
 def test_naive_kernel_equals_expression(case, dtype):
     inputs = {name: in_float64(value) for name, value in case.inputs(dtype).items()}
-    if case.operator == "upsample2d":
+    if case.operator in ("upsample2d", "roi_pool", "roi_align"):
         inputs["dtype"] = dtype
     expression = EXPRESSIONS[case.forward.removesuffix("_forward")]
     with np.errstate(all="ignore"):  # infinite and undefined values are part of some cases

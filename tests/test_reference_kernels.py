@@ -17,6 +17,7 @@ def test_reproduces_pytorch(backend, case, dtype):
 def test_all_cases_are_read():
     counts = {group: len(load(group)) for group in ("conv2d", "conv_transpose2d", "batch_norm", "max_pool2d")}
     assert counts == {"conv2d": 16, "conv_transpose2d": 10, "batch_norm": 10, "max_pool2d": 24}
+    assert (len(load("roi_pool")), len(load("roi_align"))) == (10, 28)
     assert len(load("interpolate")) == 10
     assert len(load("losses")) == 20
-    assert len(all_cases()) == 16 + 10 + 8 + 24 + 10 + 20
+    assert len(all_cases()) == 16 + 10 + 8 + 24 + 10 + 28 + 10 + 20

@@ -36,6 +36,10 @@ TOLERANCES = {
     "max_pool2d": Tolerance(
         1e-6, 1e-14, "values and indices are exact; overlapping windows add gradients in any order"
     ),
+    "roi_pool": Tolerance(1e-6, 1e-14, "values and places are exact; gradients of several bins add in any order"),
+    "roi_align": Tolerance(
+        5e-6, 1e-13, "weights of neighbours round in the array's type; samples and gradients add in any order"
+    ),
     "upsample2d": Tolerance(5e-6, 5e-14, "weights of neighbours round in the array's type; gradients add in any order"),
     "relu": Tolerance(0.0, 0.0, _EXACT),
     "sigmoid": Tolerance(5e-7, 1e-15, "exp differs in the last digit between libraries"),
@@ -56,6 +60,8 @@ TOLERANCES = {
 EXACT_RESULTS = {
     ("max_pool2d", "y"): _EXACT,
     ("max_pool2d", "indices"): _EXACT,
+    ("roi_pool", "y"): _EXACT,
+    ("roi_pool", "argmax"): _EXACT,
     ("add", "y"): "one addition per element, which IEEE 754 rounds in one way",
 }
 

@@ -41,6 +41,7 @@ from kernels.checks.layers import (
     upsample2d_gradient,
 )
 from kernels.checks.losses import broadcast_to, cross_entropy, loss_gradient, loss_pair, probabilities
+from kernels.checks.rois import roi_align, roi_align_gradient, roi_pool, roi_pool_gradient
 
 __all__ = [
     "ConvGeometry",
@@ -79,6 +80,10 @@ __all__ = [
     "paste_masks",
     "probabilities",
     "reduction",
+    "roi_align",
+    "roi_align_gradient",
+    "roi_pool",
+    "roi_pool_gradient",
     "same_shape",
     "shape",
     "three_flags",

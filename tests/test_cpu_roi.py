@@ -1,0 +1,135 @@
+"""The fast RoI operators: against naive, on random boxes, in any number of threads; and what holds for any RoI."""
+
+import numba
+import numpy as np
+import pytest
+from cases import compare, of
+
+import kernels
+
+cpu, naive = kernels.get("cpu"), kernels.get("naive")
+BOTH = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
+
+
+@BOTH
+@pytest.mark.parametrize("case", of("roi_pool", "roi_align"), ids=str)
+def test_equals_naive(case, dtype):
+    compare("cpu", case, dtype)
+
+
+def draw(rng, dtype, allow_reversed):
+    """Return a random map and random RoIs around it: ordinary, tiny, huge, reversed, on a coarse grid of places."""
+    n, h, w = (int(v) for v in rng.integers(1, [4, 14, 14]))
+    x = rng.standard_normal((n, int(rng.integers(1, 5)), h, w))
+    k = 12
+    corners = np.sort(rng.uniform(-0.7, 1.7, (k, 2, 2)) * [[h], [w]], axis=2)[:, ::-1].swapaxes(1, 2).reshape(k, 4)
+    corners[:3] = np.round(corners[:3] * 4) / 4
+    corners[3, 2:] = corners[3, :2] + 1e-3
+    corners[4] *= 1e3
+    corners[5, 2:] = corners[5, :2]
+    if allow_reversed:
+        corners[6:9] = corners[6:9][:, [2, 1, 0, 3]]
+        corners[9] = corners[9][[2, 3, 0, 1]]
+    rois = np.column_stack([rng.integers(0, n, k), corners * 4])
+    return np.asarray(x, dtype), np.asarray(rois, dtype)
+
+
+@BOTH
+@pytest.mark.parametrize("seed", range(30))
+def test_random_boxes_equal_naive(dtype, seed):
+    rng = np.random.default_rng(seed)
+    aligned, ratio = bool(seed % 2), int(rng.choice([-1, 0, 1, 2, 3, 5]))
+    x, rois = draw(rng, dtype, allow_reversed=not aligned or ratio > 0)
+    size = tuple(int(v) for v in rng.integers(1, 8, 2))
+    how = {"spatial_scale": 0.25, "sampling_ratio": ratio, "aligned": aligned}
+    y = cpu.roi_align_forward(x, rois, size, **how)
+    dy = np.asarray(rng.standard_normal(y.shape), dtype)
+    bound = 1e-5 if dtype == np.float32 else 1e-13
+    np.testing.assert_allclose(y, naive.roi_align_forward(x, rois, size, **how), rtol=0, atol=bound)
+    expected = naive.roi_align_backward(dy, rois, x.shape, **how)
+    scale = max(1.0, np.abs(expected).max())
+    np.testing.assert_allclose(cpu.roi_align_backward(dy, rois, x.shape, **how), expected, rtol=0, atol=bound * scale)
+    results = [backend.roi_pool_forward(x, rois, size, 0.25) for backend in (cpu, naive)]
+    for actual, wanted in zip(*results, strict=True):
+        np.testing.assert_array_equal(actual, wanted)
+    whole = np.asarray(rng.integers(-9, 9, y.shape), dtype)
+    gradients = [backend.roi_pool_backward(whole, rois, results[0][1], x.shape) for backend in (cpu, naive)]
+    np.testing.assert_array_equal(*gradients)
+
+
+@pytest.mark.skipif(numba.config.NUMBA_NUM_THREADS < 2, reason="needs two processors")
+@pytest.mark.parametrize("aligned", [False, True])
+def test_results_do_not_depend_on_the_number_of_threads(aligned):
+    rng = np.random.default_rng(3)
+    x = rng.standard_normal((2, 150, 9, 10)).astype(np.float32)
+    corners = np.sort(rng.uniform(-2, 12, (40, 2, 2)), axis=1).reshape(40, 4)
+    rois = np.column_stack([rng.integers(0, 2, 40), corners]).astype(np.float32)
+    dy = rng.standard_normal((40, 150, 3, 3)).astype(np.float32)
+
+    def run():
+        y, argmax = cpu.roi_pool_forward(x, rois, 3)
+        yield from (y, argmax, cpu.roi_pool_backward(dy, rois, argmax, x.shape))
+        yield cpu.roi_align_forward(x, rois, 3, aligned=aligned)
+        yield cpu.roi_align_backward(dy, rois, x.shape, aligned=aligned)
+
+    threads, results = numba.get_num_threads(), []
+    try:
+        for count in (1, numba.config.NUMBA_NUM_THREADS):
+            numba.set_num_threads(count)
+            results.append(list(run()))
+    finally:
+        numba.set_num_threads(threads)
+    for one, many in zip(*results, strict=True):
+        np.testing.assert_array_equal(one, many)
+
+
+# ---- what holds for any RoI -----------------------------------------------------------------------------------------
+
+BACKENDS = pytest.mark.parametrize("backend", kernels.BACKENDS)
+SEEDS = pytest.mark.parametrize("seed", range(6))
+
+
+def inside(rng, count, shape):
+    """Return RoIs that lie wholly inside a map of that shape, also with their outermost samples."""
+    n, _, h, w = shape
+    corners = np.sort(rng.uniform(0.5, 1, (count, 2, 2)) * [w - 1, h - 1], axis=1).reshape(count, 4)
+    return np.column_stack([rng.integers(0, n, count), corners])
+
+
+@BACKENDS
+@SEEDS
+def test_align_of_a_constant_is_the_constant(backend, seed):
+    rng = np.random.default_rng(seed)
+    rois = inside(rng, 8, (2, 3, 9, 11))
+    y = kernels.get(backend).roi_align_forward(np.full((2, 3, 9, 11), 0.7), rois, (3, 2), aligned=seed % 2 == 0)
+    np.testing.assert_allclose(y, 0.7, rtol=1e-13)
+
+
+@BACKENDS
+@SEEDS
+@pytest.mark.parametrize("ratio", [-1, 2])
+def test_align_has_its_adjoint_as_gradient_and_conserves_mass(backend, seed, ratio):
+    rng = np.random.default_rng(seed)
+    shape = (2, 3, 9, 11)
+    x, rois = rng.standard_normal(shape), inside(rng, 8, shape)
+    how = {"sampling_ratio": ratio, "aligned": seed % 2 == 0}
+    y = kernels.get(backend).roi_align_forward(x, rois, (3, 2), **how)
+    dy = rng.standard_normal(y.shape)
+    dx = kernels.get(backend).roi_align_backward(dy, rois, shape, **how)
+    np.testing.assert_allclose(np.vdot(y, dy), np.vdot(x, dx), rtol=1e-10, atol=1e-10)
+    np.testing.assert_allclose(dx.sum(), dy.sum(), rtol=1e-10, atol=1e-10)
+
+
+@BACKENDS
+@SEEDS
+def test_shifting_map_and_boxes_together_changes_nothing(backend, seed):
+    rng = np.random.default_rng(seed)
+    module, shape = kernels.get(backend), (1, 2, 9, 11)
+    x, rois = rng.standard_normal(shape), inside(rng, 8, shape)
+    shifted = np.pad(x, ((0, 0), (0, 0), (2, 0), (3, 0)))
+    moved = rois + [0, 3, 2, 3, 2]
+    y = module.roi_align_forward(x, rois, 3, sampling_ratio=2, aligned=True)
+    np.testing.assert_allclose(
+        module.roi_align_forward(shifted, moved, 3, sampling_ratio=2, aligned=True), y, rtol=0, atol=1e-13
+    )
+    np.testing.assert_array_equal(module.roi_pool_forward(shifted, moved, 3)[0], module.roi_pool_forward(x, rois, 3)[0])
