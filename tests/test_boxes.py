@@ -98,6 +98,10 @@ def test_bad_coding():
         tb.decode(np.zeros((1, 4), F32), good)
     with pytest.raises(ValueError, match=r"codes has shape \(2, 3\)"):
         tb.decode(np.zeros((2, 3), F32), good)
+    with pytest.raises(TypeError, match="boxes has dtype int64 and proposals float32; expected one floating type"):
+        tb.encode(good.astype(int), good)
+    with pytest.raises(TypeError, match="codes has dtype float32 and proposals float64; expected one floating type"):
+        tb.decode(good, good.astype(float))
     with pytest.raises(ValueError, match=r"weights is \(1, 1, 0, 1\); expected four positive numbers"):
         tb.encode(good, good, (1, 1, 0, 1))
 

@@ -34,11 +34,14 @@ def encode(boxes, proposals, weights=(1.0, 1.0, 1.0, 1.0)):
 
     Raises
     ------
+    TypeError
+        If the arrays are not of one floating type.
     ValueError
         If the shapes differ, or a box has no width or height above 0.
     """
     if boxes.shape != proposals.shape or boxes.ndim != 2 or boxes.shape[1] != 4:
         raise ValueError(f"boxes has shape {boxes.shape} and proposals {proposals.shape}; expected (N, 4), both")
+    _check_types(boxes=boxes, proposals=proposals)
     (x, y, w, h), (px, py, pw, ph) = _centred("boxes", boxes), _centred("proposals", proposals)
     kx, ky, kw, kh = _factors(weights, proposals.dtype)
     return np.stack([kx * (x - px) / pw, ky * (y - py) / ph, kw * np.log(w / pw), kh * np.log(h / ph)], axis=1)
@@ -65,6 +68,8 @@ def decode(codes, proposals, weights=(1.0, 1.0, 1.0, 1.0), largest_step=LARGEST_
 
     Raises
     ------
+    TypeError
+        If the arrays are not of one floating type.
     ValueError
         If the shapes do not fit.
     """
@@ -72,6 +77,7 @@ def decode(codes, proposals, weights=(1.0, 1.0, 1.0, 1.0), largest_step=LARGEST_
         raise ValueError(f"codes has shape {codes.shape}, proposals {proposals.shape}; expected (N, 4 * K) and (N, 4)")
     if len(codes) != len(proposals):
         raise ValueError(f"codes has {len(codes)} rows; expected {len(proposals)}, one per proposal")
+    _check_types(codes=codes, proposals=proposals)
     half = proposals.dtype.type(0.5)
     kx, ky, kw, kh = _factors(weights, codes.dtype)
     w, h = proposals[:, 2] - proposals[:, 0], proposals[:, 3] - proposals[:, 1]
@@ -102,6 +108,13 @@ def clip_to_picture(boxes, image_size):
     height, width = image_size
     limits = np.array([width, height, width, height], boxes.dtype)
     return np.clip(boxes, boxes.dtype.type(0), limits)
+
+
+def _check_types(**arrays):
+    """Raise unless both arrays are of the same floating type: halves of whole numbers would be 0."""
+    (name, a), (other, b) = arrays.items()
+    if a.dtype.kind != "f" or a.dtype != b.dtype:
+        raise TypeError(f"{name} has dtype {a.dtype} and {other} {b.dtype}; expected one floating type")
 
 
 def _centred(name, boxes):
