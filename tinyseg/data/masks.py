@@ -113,7 +113,7 @@ def _binary(stored, values, ignored):
         refuse(
             stored.path,
             f"holds {values[row, column]} at row {row}, column {column}; expected 0 and 1, or 0 and 255 "
-            "(for more classes say how many; for numbered objects say that they are instances)",
+            "(more classes need their number, --classes or num_classes; numbered objects need instances=True)",
         )
     return values == top
 
