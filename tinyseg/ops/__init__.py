@@ -14,6 +14,7 @@ from tinyseg.ops.losses import (
 )
 from tinyseg.ops.normalization import batch_norm
 from tinyseg.ops.pooling import interpolate, max_pool2d
+from tinyseg.ops.rois import roi_align, roi_pool
 from tinyseg.ops.shapes import cat, flatten, mean, pad, permute, reshape, sum, transpose
 
 # last: its operators build on those above
@@ -44,6 +45,8 @@ __all__ = [
     "permute",
     "relu",
     "reshape",
+    "roi_align",
+    "roi_pool",
     "sigmoid",
     "sigmoid_focal_loss",
     "smooth_l1_loss",

@@ -1,0 +1,150 @@
+"""Pooling over regions of interest."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from tinyseg.backend import kernel
+from tinyseg.function import Function
+from tinyseg.tensor import Tensor
+
+
+class RoiPool(Function):
+    def forward(self, x, *, rois, output_size, spatial_scale):
+        y, argmax = kernel("roi_pool_forward")(x, rois, output_size, spatial_scale)
+        self.saved = (argmax,)
+        self.rois, self.shape = rois, x.shape
+        return y
+
+    def backward(self, dy):
+        (argmax,) = self.saved
+        return kernel("roi_pool_backward")(dy, self.rois, argmax, self.shape)
+
+
+class RoiAlign(Function):
+    def forward(self, x, *, rois, output_size, **how):
+        self.rois, self.shape, self.how = rois, x.shape, how
+        return kernel("roi_align_forward")(x, rois, output_size, **how)
+
+    def backward(self, dy):
+        return kernel("roi_align_backward")(dy, self.rois, self.shape, **self.how)
+
+
+def roi_pool(input, boxes, output_size, spatial_scale=1.0):
+    """Return the largest value of each bin of each box. Arguments and their order follow torchvision.
+
+    Parameters
+    ----------
+    input : Tensor
+        Feature maps ``(N, C, H, W)``.
+    boxes : Tensor, ndarray or list of them
+        ``(K, 5)``: batch index, x1, y1, x2, y2 of each box, in picture coordinates; or for each picture an array
+        ``(L, 4)`` of x1, y1, x2, y2. No gradient flows to them.
+    output_size : int or (int, int)
+        Number of bins: vertical, horizontal.
+    spatial_scale : float
+        Feature cells per picture pixel.
+
+    Returns
+    -------
+    Tensor
+        ``(K, C, oH, oW)``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a type, shape or parameter does not fit; if a coordinate is not finite or a batch index out of range; if
+        boxes require gradients.
+
+    Notes
+    -----
+    Corners are rounded to whole cells (halves away from zero), and both end cells belong to the box: see
+    ``kernels.naive.roi_pool``. Girshick, Fast R-CNN, arXiv:1504.08083.
+    """
+    return RoiPool.apply(input, rois=_rois(input, boxes), output_size=_size(output_size), spatial_scale=spatial_scale)
+
+
+def roi_align(input, boxes, output_size, spatial_scale=1.0, sampling_ratio=-1, *, aligned):
+    """Return the mean of interpolated samples in each bin of each box. Arguments and their order follow torchvision.
+
+    Parameters
+    ----------
+    input : Tensor
+        Feature maps ``(N, C, H, W)``.
+    boxes : Tensor, ndarray or list of them
+        ``(K, 5)``: batch index, x1, y1, x2, y2 of each box, in picture coordinates; or for each picture an array
+        ``(L, 4)`` of x1, y1, x2, y2. No gradient flows to them.
+    output_size : int or (int, int)
+        Number of bins: vertical, horizontal.
+    spatial_scale : float
+        Feature cells per picture pixel.
+    sampling_ratio : int
+        Samples per bin and axis; 0 or less for as many as the bin has cells, rounded up ("adaptive").
+    aligned : bool
+        Whether cells are numbered by their centres, so that half a cell is subtracted from the scaled corners. To be
+        given by name: torchvision's default is False, detectron2's True.
+
+    Returns
+    -------
+    Tensor
+        ``(K, C, oH, oW)``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a type, shape or parameter does not fit; if a coordinate is not finite or a batch index out of range; if a
+        box is reversed with ``aligned=True`` and adaptive sampling; if boxes require gradients.
+
+    Notes
+    -----
+    See ``kernels.naive.roi_align``. He et al., Mask R-CNN, arXiv:1703.06870.
+    """
+    return RoiAlign.apply(
+        input,
+        rois=_rois(input, boxes),
+        output_size=_size(output_size),
+        spatial_scale=spatial_scale,
+        sampling_ratio=sampling_ratio,
+        aligned=aligned,
+    )
+
+
+def _size(output_size):
+    """Return any sequence of two as a tuple, as torchvision takes it."""
+    return tuple(output_size) if isinstance(output_size, Sequence) else output_size
+
+
+def _rois(input, boxes):
+    """Return boxes of either form as one array (K, 5) of the input's type, apart from what the caller holds."""
+    if not isinstance(input, Tensor | np.ndarray):
+        raise TypeError(f"input is a {type(input).__name__}; expected a Tensor")
+    with np.errstate(over="ignore"):  # what is too large for the type becomes infinite, which the kernels refuse
+        return _joined(input.dtype, input.shape[0], boxes)
+
+
+def _joined(dtype, pictures, boxes):
+    """Return boxes of either form as one new array (K, 5)."""
+    if not isinstance(boxes, tuple | list):
+        return np.array(_plain("boxes", boxes), dtype)
+    if len(boxes) != pictures:
+        raise ValueError(f"boxes is a list of {len(boxes)}; expected one array for each of {pictures} pictures")
+    rois = [np.empty((0, 5), dtype)]
+    for n, item in enumerate(boxes):
+        array = _plain(f"boxes[{n}]", item)
+        if array.ndim != 2 or array.shape[1] != 4:
+            raise ValueError(f"boxes[{n}] has shape {array.shape}; expected (L, 4): x1, y1, x2, y2")
+        rois.append(np.column_stack([np.full(len(array), n), array]).astype(dtype))
+    return np.concatenate(rois)
+
+
+def _plain(name, boxes):
+    """Return boxes as an array of numbers that no gradient flows to."""
+    if isinstance(boxes, Tensor):
+        if boxes.requires_grad:
+            raise ValueError(f"{name} requires gradients, which RoI operators do not give to boxes; detach() it")
+        boxes = boxes.array
+    if not isinstance(boxes, np.ndarray):
+        raise TypeError(f"{name} is a {type(boxes).__name__}; expected a Tensor or a NumPy array")
+    if boxes.dtype.kind not in "fiu":
+        raise TypeError(f"{name} has dtype {boxes.dtype}; expected numbers")
+    return boxes
