@@ -148,14 +148,14 @@ def test_each_layer_keeps_its_mode(rng):
 def test_giving_up_between_tiles(rng):
     calls = []
 
-    def stop():
-        calls.append(1)
+    def stop(done, total):
+        calls.append((done, total))
         if len(calls) == 2:
             raise InterruptedError
 
     with pytest.raises(InterruptedError):
         predict(make_model(), rng.random((1, 104, 104), np.float32), tile=52, before_tile=stop)
-    assert len(calls) == 2
+    assert calls == [(0, 196), (1, 196)]  # 52 is the smallest tile, of which 4 pixels are kept
 
 
 @pytest.mark.parametrize(

@@ -1,18 +1,15 @@
-"""Pictures of results: masks laid over pictures, probabilities as colours, panels side by side, training curves.
+"""Pictures of results: masks laid over pictures, probabilities as colours, panels side by side.
 
 Drawings are arrays, (H, W, 3) uint8; `save` writes them. No drawing touches matplotlib's global state: it is loaded
-for colour maps and curves only, when they are drawn, and never opens a window.
+for a colour map, when one is drawn, and never opens a window.
 """
 
-import csv
 import math
-import os
 
 import numpy as np
 
 from tinyseg.colours import CLASS_COLOURS, OKABE_ITO
 from tinyseg.data.pictures import save as _save_array
-from tinyseg.files import atomic_write
 
 #: What `errors` paints: found, made up, and overlooked.
 ERROR_COLOURS = {
@@ -302,111 +299,3 @@ def save(path, drawing):
         If the file cannot be written.
     """
     _save_array(path, to_rgb(drawing))
-
-
-# ---- curves --------------------------------------------------------------------------------------------------------
-
-
-def read_rows(path):
-    """Return the rows of a CSV file with a head line.
-
-    Parameters
-    ----------
-    path : str or path-like
-        The file.
-
-    Returns
-    -------
-    list of dict
-        From the head line's words to the fields' text.
-    """
-    with open(path, encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def training_curve(path, rows, x=None, title=""):
-    """Draw the losses and the scores of a training, as PNG, whole or not at all.
-
-    Columns with "loss" in their name go to the left; those whose numbers all lie between 0 and 1 go to the right.
-    Rates, times and counts ("lr", "learning_rate", "seconds", ...) are left out, and so is what is no number.
-
-    Parameters
-    ----------
-    path : str or path-like
-        The file, ending in .png.
-    rows : list of dict
-        One per epoch or validation, as from `read_rows`; numbers or their text. An empty or missing field, and NaN,
-        is a gap.
-    x : str, optional
-        The column along the axis; by default "step" or "epoch", whichever is there, else the row's number.
-    title : str
-        Above the drawing.
-
-    Raises
-    ------
-    ValueError
-        If there are no rows, or nothing in them to draw.
-    OSError
-        If the file cannot be written.
-    """
-    if not rows:
-        raise ValueError(f"there are no rows to draw for {os.fspath(path)}; expected at least one")
-    names = list(dict.fromkeys(name for row in rows for name in row if name))
-    columns = {name: np.array([_number(row.get(name)) for row in rows]) for name in names}
-    x = x or next((name for name in ("step", "epoch") if name in columns), None)
-    along = columns[x] if x else np.arange(1, len(rows) + 1)
-    losses, scores = _losses_and_scores({name: values for name, values in columns.items() if name != x})
-    if not losses and not scores:
-        raise ValueError(f"columns {', '.join(names)} hold nothing to draw; expected a loss, or scores from 0 to 1")
-
-    from matplotlib.figure import Figure  # a Figure of its own draws without pyplot, windows or global state
-
-    sides = [side for side in ((losses, "loss"), (scores, "score")) if side[0]]
-    figure = Figure(figsize=(5.2 * len(sides), 3.8), layout="constrained")
-    for axes, (curves, label) in zip(figure.subplots(1, len(sides), squeeze=False)[0], sides, strict=True):
-        _draw_curves(axes, along, curves)
-        axes.set(xlabel=x or "row", ylabel=label)
-        if label == "score":
-            axes.set_ylim(0, 1.02)
-    figure.suptitle(title)
-    with atomic_write(path) as file:
-        figure.savefig(file, format="png", dpi=110, metadata={"Software": None})
-
-
-def _number(value):
-    """Return a field as a float; NaN where it is no number."""
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        return math.nan
-
-
-def _losses_and_scores(columns):
-    """Return the columns that are losses, and those that are scores from 0 to 1."""
-    left_out = {"lr", "rate", "learning_rate", "seconds", "time", "epoch", "step", "best", "seed"}
-    losses, scores = {}, {}
-    for name, values in columns.items():
-        known = values[np.isfinite(values)]
-        if not known.size or name.lower() in left_out:
-            continue
-        if "loss" in name.lower():
-            losses[name] = values
-        elif known.min() >= 0 and known.max() <= 1:
-            scores[name] = values
-    return losses, scores
-
-
-def _draw_curves(axes, along, curves):
-    """Draw curves that differ in colour and in line, over a light grid."""
-    order = ["blue", "vermilion", "bluish green", "reddish purple", "orange", "sky blue"]
-    lines = ["-", "--", "-.", ":"]
-    for i, (name, values) in enumerate(curves.items()):
-        colour = np.array(OKABE_ITO[order[i % len(order)]]) / 255
-        known = np.isfinite(values) & np.isfinite(along)
-        marker = "o" if known.sum() < 30 else None
-        axes.plot(
-            along[known], values[known], lines[i % len(lines)], color=colour, label=name, marker=marker, markersize=3.5
-        )
-    axes.grid(alpha=0.3)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False)

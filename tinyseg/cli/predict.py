@@ -184,10 +184,18 @@ def _read(path, page, channels):
 
 
 def _predict(model, picture, info, tile):
-    """Return the probabilities of one picture."""
+    """Return the probabilities of one picture; a large one, of many tiles, shows how far it is."""
+    from tqdm import tqdm
+
     from tinyseg.evaluation import predict
 
-    return predict(model, picture, tile=tile, normalisation=info["normalisation"])
+    with tqdm(unit="tile", desc="predicting", leave=False, delay=2, disable=None) as bar:
+
+        def show(done, total):
+            bar.total = total
+            bar.update(done - bar.n)
+
+        return predict(model, picture, tile=tile, normalisation=info["normalisation"], before_tile=show)
 
 
 def _write(outputs, picture, probabilities, threshold):

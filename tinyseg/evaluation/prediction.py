@@ -1,6 +1,7 @@
 """A trained U-Net on pictures of any size: normalised, cut into tiles where need be, and joined without a seam."""
 
 from contextlib import contextmanager
+from itertools import product
 
 import numpy as np
 
@@ -30,7 +31,7 @@ def predict(model, picture, *, tile="auto", normalisation="standardise", before_
     normalisation : dict or str
         What the model was trained with; see `tinyseg.data.normalise`.
     before_tile : callable, optional
-        Called before each tile; may raise an exception to give up.
+        Called before each tile with the number of tiles done and of all tiles; may raise an exception to give up.
 
     Returns
     -------
@@ -53,7 +54,7 @@ def predict(model, picture, *, tile="auto", normalisation="standardise", before_
     side = _side(tile, model.widths)
     with evaluating(model), no_grad():
         if side is None or (height <= side and width <= side):
-            return _one_pass(model, x, before_tile)
+            return _one_pass(model, x, before_tile, 0, 1)
         return _tiled(model, x, side, before_tile)
 
 
@@ -69,10 +70,10 @@ def _side(tile, widths):
     return max(-(-int(tile) // stride) * stride, smallest_tile(len(widths)))
 
 
-def _one_pass(model, x, before):
-    """Run the model on one array (C, H, W)."""
+def _one_pass(model, x, before, done, total):
+    """Run the model on one array (C, H, W), tile number ``done`` of ``total``."""
     if before is not None:
-        before()
+        before(done, total)
     return model(Tensor(np.ascontiguousarray(x[None]))).numpy()[0]
 
 
@@ -84,10 +85,10 @@ def _tiled(model, x, side, before):
     # Padded as the model pads a whole picture: the outer tiles then end where the padded picture does.
     x = pad_to_multiple(Tensor(x[None]), stride).numpy()[0]
     result = np.empty((model.out_channels, *x.shape[1:]), np.float32)
-    for y0, y1, keep_y0, keep_y1 in tiles_along(x.shape[1], side, depth):
-        for x0, x1, keep_x0, keep_x1 in tiles_along(x.shape[2], side, depth):
-            y = _one_pass(model, x[:, y0:y1, x0:x1], before)
-            result[:, keep_y0:keep_y1, keep_x0:keep_x1] = y[:, keep_y0 - y0 : keep_y1 - y0, keep_x0 - x0 : keep_x1 - x0]
+    tiles = list(product(tiles_along(x.shape[1], side, depth), tiles_along(x.shape[2], side, depth)))
+    for done, ((y0, y1, keep_y0, keep_y1), (x0, x1, keep_x0, keep_x1)) in enumerate(tiles):
+        y = _one_pass(model, x[:, y0:y1, x0:x1], before, done, len(tiles))
+        result[:, keep_y0:keep_y1, keep_x0:keep_x1] = y[:, keep_y0 - y0 : keep_y1 - y0, keep_x0 - x0 : keep_x1 - x0]
     return np.ascontiguousarray(result[:, :height, :width])
 
 

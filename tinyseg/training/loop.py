@@ -235,7 +235,7 @@ class _Run:
             return dict.fromkeys(("dice", "iou", "pixel_error"))
         self.progress.validating()
 
-        def give_up_on_request():
+        def give_up_on_request(done, total):
             if self.stop.requested:
                 raise _StopRequested
 

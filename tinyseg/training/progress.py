@@ -29,13 +29,14 @@ class Progress:
             from tqdm import tqdm  # a tenth of a second: not at import
 
             self._tqdm = tqdm
+            self._animated = sys.stderr.isatty()
             self._bar = tqdm(
                 total=self._steps,
                 initial=self._start,
                 unit="step",
                 desc="compiling kernels",
                 dynamic_ncols=True,
-                mininterval=0.2 if sys.stderr.isatty() else 10.0,  # a log file needs no animation
+                mininterval=0.2 if self._animated else 10.0,  # a log file needs no animation
                 smoothing=0.05,
             )
             self._began = time.perf_counter()
@@ -67,9 +68,9 @@ class Progress:
         self._bar.start_t = self._bar._time()
 
     def validating(self):
-        """Show that validation is going on."""
+        """Show that validation is going on; in a log file, the line of the epoch will say so."""
         if self._bar is not None:
-            self._bar.set_description("validating")
+            self._bar.set_description("validating", refresh=self._animated)
 
     def epoch(self, row):
         """Show the line of an epoch."""
@@ -78,6 +79,8 @@ class Progress:
             for name, label in (("dice", "Dice"), ("iou", "IoU"), ("pixel_error", "pixel error"))
             if row[name] is not None
         )
+        if self._bar is not None:
+            self._bar.set_description("training", refresh=False)
         self.say(f"epoch {row['epoch']:3d}  step {row['step']:5d}  loss {row['loss']:.4f}  {scores}".rstrip())
 
     def say(self, line):
