@@ -85,6 +85,9 @@ def kernel(name):
 def set_num_threads(threads=None):
     """Set how many threads the kernels use.
 
+    Numba keeps the number per Python thread: kernels called from another Python thread use its default. The results
+    are the same, bit for bit, whatever the number.
+
     Parameters
     ----------
     threads : int, optional
