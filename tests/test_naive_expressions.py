@@ -2,6 +2,7 @@
 
 import numpy as np
 import numpy_expressions
+import numpy_expressions_boxes
 import numpy_expressions_rois
 import pytest
 from cases import evaluate, of, upstream
@@ -9,7 +10,7 @@ from tolerances import EXACT_RESULTS, TOLERANCES, assert_close
 
 import kernels
 
-EXPRESSIONS = numpy_expressions.EXPRESSIONS | numpy_expressions_rois.EXPRESSIONS
+EXPRESSIONS = numpy_expressions.EXPRESSIONS | numpy_expressions_rois.EXPRESSIONS | numpy_expressions_boxes.EXPRESSIONS
 
 
 def in_float64(value):
@@ -23,7 +24,7 @@ def in_float64(value):
 @pytest.mark.parametrize("case", of(), ids=str)
 def test_naive_kernel_equals_expression(case, dtype):
     inputs = {name: in_float64(value) for name, value in case.inputs(dtype).items()}
-    if case.operator in ("upsample2d", "roi_pool", "roi_align"):
+    if case.operator in ("upsample2d", "roi_pool", "roi_align", "iou", "suppression", "pasting"):
         inputs["dtype"] = dtype
     expression = EXPRESSIONS[case.forward.removesuffix("_forward")]
     with np.errstate(all="ignore"):  # infinite and undefined values are part of some cases
