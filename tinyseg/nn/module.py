@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -71,6 +72,12 @@ class Module:
 
     #: Keys of this module's own state that a state dict may lack: files of old PyTorch versions do.
     optional_keys: tuple = ()
+
+    #: Keys that a state dict may hold for this module although it has no use for them.
+    ignored_keys: tuple = ()
+
+    #: Old names of keys of this module and those inside it, by which earlier files call them, to the names of today.
+    old_keys: Mapping = MappingProxyType({})
 
     training: bool
 
@@ -204,14 +211,29 @@ class Module:
         """
         return {key: tensor.detach() for key, tensor in self._state()}
 
-    def _optional_state_keys(self):
-        """Return the full keys that a state dict may lack."""
+    def _full_keys(self, attribute):
+        """Return the full keys that the modules list under ``optional_keys`` or ``ignored_keys``."""
         return {
-            f"{path}.{key}" if path else key for path, module in self.named_modules() for key in module.optional_keys
+            f"{path}.{key}" if path else key
+            for path, module in self.named_modules()
+            for key in getattr(module, attribute)
         }
+
+    def _renamed(self, state_dict):
+        """Return the values by the keys of today."""
+        today = {}
+        for path, module in self.named_modules():
+            prefix = f"{path}." if path else ""
+            today |= {prefix + old: prefix + new for old, new in module.old_keys.items()}
+        for old, new in today.items():
+            if old in state_dict and new in state_dict:
+                raise KeyMismatch(f"the state dict has both {new!r} and {old!r}, which is its old name")
+        return {today.get(key, key): value for key, value in state_dict.items()}
 
     def load_state_dict(self, state_dict, strict=True):
         """Copy values into the parameters and buffers. Nothing is copied if anything is wrong.
+
+        Keys under which earlier files, such as torchvision's of 2019, keep a module's values count as its own.
 
         Parameters
         ----------
@@ -229,24 +251,28 @@ class Module:
         Raises
         ------
         KeyError
-            If keys are missing or unexpected; the nearest key is suggested.
+            If keys are missing or unexpected; the nearest key is suggested. If a value is there twice, under an old
+            name and the one of today.
         ValueError
-            If a shape differs.
+            If shapes differ.
         TypeError
             If ``state_dict`` is no dictionary, a value holds no numbers, or floats where integers are kept.
         """
         if not isinstance(state_dict, Mapping):
             raise TypeError(f"state_dict is a {type(state_dict).__name__}; expected a dictionary of arrays by name")
         own = dict(self._state())
-        optional = self._optional_state_keys()
+        state_dict = self._renamed(state_dict)
+        optional, ignored = self._full_keys("optional_keys"), self._full_keys("ignored_keys")
         missing = [key for key in own if key not in state_dict and key not in optional]
-        unexpected = [key for key in state_dict if key not in own]
+        unexpected = [key for key in state_dict if key not in own and key not in ignored]
         if strict and (missing or unexpected):
             raise KeyMismatch(_describe_keys(missing, unexpected, own))
-        loaded = [(own[key], _fitting_array(key, value, own[key])) for key, value in state_dict.items() if key in own]
-        for tensor, array in loaded:
-            tensor.array[...] = array
-            tensor.mark_changed()
+        arrays = {key: _numbers(key, value, own[key]) for key, value in state_dict.items() if key in own}
+        if any(array.shape != own[key].shape for key, array in arrays.items()):
+            raise ValueError(_describe_shapes(arrays, own))
+        for key, array in arrays.items():
+            own[key].array[...] = array
+            own[key].mark_changed()
         return LoadedKeys(missing, unexpected)
 
     # ---- modes and places ------------------------------------------------------------------------------------------
@@ -378,13 +404,20 @@ def _describe_keys(missing, unexpected, own):
     return f"the state dict does not fit: {'; '.join(parts)}"
 
 
-def _fitting_array(key, value, tensor):
-    """Return the value for ``tensor`` as an array of its shape and kind, or say what is wrong with it."""
+def _describe_shapes(arrays, own):
+    """Return one sentence that names the first few arrays whose shapes differ from the module's."""
+    wrong = [
+        f"{key!r} has shape {array.shape}; expected {own[key].shape}"
+        for key, array in arrays.items()
+        if array.shape != own[key].shape
+    ]
+    rest = f"; and {len(wrong) - 5} more of other shapes" if len(wrong) > 5 else ""
+    return f"the state dict does not fit: {'; '.join(wrong[:5])}{rest}"
+
+
+def _numbers(key, value, tensor):
+    """Return the value for ``tensor`` as an array of its kind, or say what is wrong with it."""
     array = value.array if isinstance(value, Tensor) else np.asarray(value)
-    if array.dtype.kind not in "fiub":
-        raise TypeError(f"{key!r} has dtype {array.dtype}; expected {tensor.dtype}")
-    if array.shape != tensor.shape:
-        raise ValueError(f"{key!r} has shape {array.shape}; expected {tensor.shape}")
-    if array.dtype.kind == "f" and tensor.dtype.kind != "f":
+    if array.dtype.kind not in "fiub" or (array.dtype.kind == "f" and tensor.dtype.kind != "f"):
         raise TypeError(f"{key!r} has dtype {array.dtype}; expected {tensor.dtype}")
     return array
