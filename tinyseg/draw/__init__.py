@@ -1,0 +1,23 @@
+"""Pictures of results: masks and detections laid over pictures, probabilities as colours, panels side by side.
+
+Drawings are arrays, (H, W, 3) uint8; `save` writes them. No drawing touches matplotlib's global state: it is loaded
+for a colour map, when one is drawn, and never opens a window.
+"""
+
+from tinyseg.draw.objects import beside_truth, detections, instances, mask_window
+from tinyseg.draw.pictures import ERROR_COLOURS, errors, overlay, probability_map, save, to_rgb
+from tinyseg.draw.sheets import panels
+
+__all__ = [
+    "ERROR_COLOURS",
+    "beside_truth",
+    "detections",
+    "errors",
+    "instances",
+    "mask_window",
+    "overlay",
+    "panels",
+    "probability_map",
+    "save",
+    "to_rgb",
+]
