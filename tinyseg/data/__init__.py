@@ -10,10 +10,10 @@ from tinyseg.data.batches import Batches, Prefetch
 from tinyseg.data.choose import select, split
 from tinyseg.data.folder import FolderDataset, Subset, find_folders, find_pictures
 from tinyseg.data.formats import Stored, count_pages, read_stored
-from tinyseg.data.masks import check_same_size, read_mask, write_mask
+from tinyseg.data.masks import check_same_size, read_instances, read_mask, write_mask
 from tinyseg.data.normalise import check_normalisation, normalise
 from tinyseg.data.pictures import read_picture, to_channels, write_picture
-from tinyseg.data.sample import Sample, boxes_of
+from tinyseg.data.sample import Sample, boxes_of, boxes_of_masks
 from tinyseg.data.synthetic import SyntheticCells, SyntheticShapes, cells, shapes
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "SyntheticShapes",
     "augment",
     "boxes_of",
+    "boxes_of_masks",
     "cells",
     "check_normalisation",
     "check_same_size",
@@ -35,6 +36,7 @@ __all__ = [
     "find_folders",
     "find_pictures",
     "normalise",
+    "read_instances",
     "read_mask",
     "read_picture",
     "read_stored",

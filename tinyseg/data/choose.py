@@ -2,6 +2,7 @@
 
 import fnmatch
 import re
+from pathlib import Path
 
 import numpy as np
 
@@ -27,7 +28,9 @@ def select(names, pattern):
     - names (``07``),
     - globs (``slice_*``, ``0?``, ``[a-f]*``),
     - ranges of the number at the end of a name, both ends included (``00-15``, ``slice_3-slice_9``, ``slice_3-9``);
-      zeros in front do not matter.
+      zeros in front do not matter,
+    - text files (``@held_out.txt``): a name a line, with or without the file's ending; empty lines and those that
+      begin with ``#`` do not count.
 
     Parameters
     ----------
@@ -44,17 +47,21 @@ def select(names, pattern):
     Raises
     ------
     ValueError
-        If a part of the pattern chooses nothing.
+        If a part of the pattern, or a line of a file, chooses nothing.
+    OSError
+        If a file of names cannot be read.
     """
     chosen: set[int] = set()
     for part in (part.strip() for part in pattern.split(",")):
         found = [i for i, name in enumerate(names) if name == part]
         found = found or [i for i, name in enumerate(names) if fnmatch.fnmatchcase(name, part)]
         found = found or _in_range(names, part)
+        if not found and part.startswith("@"):
+            found = _listed(names, part[1:])
         if not found:
             raise ValueError(
                 f"{part!r} chooses none of {len(names)} pictures ({some(names)}); expected names, "
-                "globs such as 'a*', or ranges such as '00-15', separated by commas"
+                "globs such as 'a*', ranges such as '00-15', or files such as '@names.txt', separated by commas"
             )
         chosen.update(found)
     return sorted(chosen)
@@ -68,6 +75,25 @@ def _in_range(names, part):
     low, high = int(match[2]), int(match[4])
     ends = [re.fullmatch(r"(.*?)(\d+)", name) for name in names]
     return [i for i, end in enumerate(ends) if end and end[1] == match[1] and low <= int(end[2]) <= high]
+
+
+def _listed(names, path):
+    """Return the indices of the names that a text file lists."""
+    try:
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} is no text file; expected a name a line") from None
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path} does not exist; expected a file of names, one a line") from None
+    wanted = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+    index = {name: i for i, name in enumerate(names)}
+    found = [index.get(name, index.get(Path(name).stem)) for name in wanted]
+    missing = [name for name, i in zip(wanted, found, strict=True) if i is None]
+    if missing:
+        raise ValueError(f"{path} lists {some(missing)}; expected names of the {len(names)} pictures ({some(names)})")
+    if not wanted:
+        raise ValueError(f"{path} lists no names; expected one a line")
+    return found
 
 
 def split(names, train=None, val=None, fraction=0.2, seed=0):

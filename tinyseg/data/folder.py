@@ -3,14 +3,16 @@
 import glob
 import operator
 import os
-import threading
 from pathlib import Path
 
+import numpy as np
+
+from tinyseg.data.cache import SampleCache
 from tinyseg.data.choose import natural_key, some
 from tinyseg.data.formats import count_pages
-from tinyseg.data.masks import check_same_size, read_mask
+from tinyseg.data.masks import check_same_size, read_instances, read_mask
 from tinyseg.data.pictures import read_picture
-from tinyseg.data.sample import Sample
+from tinyseg.data.sample import Sample, boxes_of
 
 #: Names of folders that `find_folders` takes for pictures and for masks, whatever their case.
 PICTURE_FOLDERS = ("raw", "images", "image", "imgs", "img", "pictures", "photos", "inputs", "frames", "slices")
@@ -43,7 +45,8 @@ class FolderDataset:
     mask_suffix : str
         What masks' names have more than their pictures', such as ``"_mask"``.
     instances : bool
-        Masks are numbered objects, as for `read_mask`.
+        Masks are label pictures, as `read_instances` reads them: each `Sample` has ``instances``, ``classes`` (all 1)
+        and ``boxes``, and its ``mask`` is 0 and 1.
     ignore_index : int, optional
         A number in the masks outside the classes, as for `read_mask`.
     cache_bytes : int
@@ -56,6 +59,8 @@ class FolderDataset:
         Name of each item.
     picture_paths, mask_paths : tuple of (pathlib.Path, int)
         File and page of each; ``mask_paths`` is None without masks.
+    class_names : tuple of str
+        ``("background", "object")`` with ``instances``, else empty.
 
     Raises
     ------
@@ -76,13 +81,14 @@ class FolderDataset:
         cache_bytes=0,
     ):
         self.num_classes, self.channels = num_classes, channels
-        self._mask_options = {"instances": instances, "ignore_index": ignore_index}
+        self._instances, self._ignore_index = instances, ignore_index
+        self.class_names = ("background", "object") if instances else ()
         files = _pictures_in(pictures_dir)
         self.names, self.picture_paths, pages = _items(files)
         self.mask_paths = None
         if masks_dir is not None:
             self.mask_paths = _pair(files, pages, _pictures_in(masks_dir), pictures_dir, masks_dir, mask_suffix)
-        self._cache, self._room, self._lock = {}, cache_bytes, threading.Lock()
+        self._cache = SampleCache(cache_bytes)
 
     def __len__(self):
         return len(self.names)
@@ -92,19 +98,7 @@ class FolderDataset:
         index = operator.index(i)
         if not -len(self) <= index < len(self):
             raise IndexError(f"picture {i} was asked for; there are {len(self)}")
-        index %= len(self)
-        if index in self._cache:
-            return self._cache[index]
-        sample = self._read(index)
-        size = sample.picture.nbytes + (0 if sample.mask is None else sample.mask.nbytes)
-        with self._lock:  # a prefetching thread may be reading too
-            if size <= self._room and index not in self._cache:
-                for array in (sample.picture, sample.mask):
-                    if array is not None:
-                        array.flags.writeable = False
-                self._cache[index] = sample
-                self._room -= size
-        return sample
+        return self._cache.get(index % len(self), self._read)
 
     def _read(self, index):
         path, page = self.picture_paths[index]
@@ -112,9 +106,22 @@ class FolderDataset:
         if self.mask_paths is None:
             return Sample(picture, name=self.names[index])
         mask_path, mask_page = self.mask_paths[index]
-        mask = read_mask(mask_path, self.num_classes, page=mask_page, **self._mask_options)
+        options = {"ignore_index": self._ignore_index, "page": mask_page}
+        mask = read_mask(mask_path, self.num_classes, instances=self._instances, **options)
         check_same_size(picture, mask, path, mask_path)
-        return Sample(picture, mask, self.names[index])
+        if not self._instances:
+            return Sample(picture, mask, self.names[index])
+        instances = read_instances(mask_path, **options)
+        count = int(instances.max(initial=0))
+        return Sample(
+            picture,
+            mask,
+            self.names[index],
+            instances,
+            np.ones(count, np.int64),
+            boxes_of(instances, count),
+            self.class_names,
+        )
 
 
 class Subset:
@@ -126,11 +133,20 @@ class Subset:
         Anything with ``len`` and indices.
     indices : sequence of int
         Which of its items, in which order.
+
+    Attributes
+    ----------
+    names : tuple of str
+        Name of each item.
+    num_classes, class_names, category_ids
+        As the data set has them.
     """
 
     def __init__(self, dataset, indices):
         self._dataset, self.indices = dataset, tuple(int(i) for i in indices)
         self.num_classes = getattr(dataset, "num_classes", 1)
+        self.class_names = tuple(getattr(dataset, "class_names", ()))
+        self.category_ids = tuple(getattr(dataset, "category_ids", ()))
         if self.indices and not -len(dataset) <= min(self.indices) <= max(self.indices) < len(dataset):
             raise ValueError(
                 f"indices run from {min(self.indices)} to {max(self.indices)}; there are {len(dataset)} items"

@@ -8,6 +8,9 @@ from tinyseg.colours import CLASS_COLOURS
 from tinyseg.data.formats import read_stored, refuse
 from tinyseg.data.pictures import _format_of, save
 
+#: A label picture with more numbers than this is taken for another kind of picture.
+MOST_OBJECTS = 10_000
+
 
 def read_mask(path, num_classes=1, *, instances=False, ignore_index=None, page=None):
     """Read a mask from a PNG, TIFF or (for two classes) JPEG file.
@@ -66,6 +69,56 @@ def read_mask(path, num_classes=1, *, instances=False, ignore_index=None, page=N
     if ignored is not None:
         mask[ignored] = ignore_index
     return mask
+
+
+def read_instances(path, *, ignore_index=None, page=None, most=MOST_OBJECTS):
+    """Read a label picture: 0 is the background, and each other number one object.
+
+    The numbers may have gaps. The objects are numbered anew, 1 to K, in the rising order of their numbers in the
+    file. Parts that do not touch are one object if their number is the same. 8, 16 and 32 bits, palettes (their
+    indices) and floats that are whole numbers are read; JPEG is not, as it changes numbers.
+
+    Parameters
+    ----------
+    path : str or path-like
+        A PNG or TIFF file.
+    ignore_index : int, optional
+        A number that is no object: pixels that do not count. They become 0.
+    page : int, optional
+        Which page of a TIFF file, from 0; without it the file must have one page.
+    most : int
+        How many objects are believed.
+
+    Returns
+    -------
+    ndarray
+        (H, W) int32; its largest number is K, the number of objects, and each of 1 to K occurs.
+
+    Raises
+    ------
+    ValueError
+        If the file is a colour picture, holds fractions or negative numbers, or more objects than ``most``, or cannot
+        be read; one sentence that names the file.
+    OSError
+        If there is no such file, or it may not be read.
+    """
+    stored = read_stored(path, page)
+    values = _one_channel(stored)
+    if stored.format == "JPEG":
+        refuse(path, "is a JPEG file, which changes objects' numbers; expected PNG or TIFF")
+    if ignore_index is not None:
+        values = np.where(values == ignore_index, values.dtype.type(0), values)
+    if values.min(initial=0) < 0:
+        row, column = np.argwhere(values < 0)[0]
+        refuse(path, f"holds {values[row, column]} at row {row}, column {column}; expected objects' numbers from 0")
+    numbers, places = np.unique(values, return_inverse=True)
+    places = places.reshape(values.shape).astype(np.int32)
+    if numbers.size == 0 or numbers[0] != 0:  # no background: every pixel belongs to an object
+        places += 1
+    count = int(places.max(initial=0))
+    if count > most:
+        refuse(path, f"holds {count} different numbers; expected at most {most} objects (is this a label picture?)")
+    return places
 
 
 def _one_channel(stored):

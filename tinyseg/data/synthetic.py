@@ -148,7 +148,8 @@ class _Synthetic:
         self.size, self.seed = _size(size), operator.index(seed)
         if self._n < 1 or self.seed < 0:
             raise ValueError(f"n is {n} and seed is {seed}; expected n of 1 or more, seed of 0 or more")
-        self.num_classes = len(make(16, 0, **options).class_names)  # checks the options at once
+        self.class_names = make(16, 0, **options).class_names  # checks the options at once
+        self.num_classes = len(self.class_names)
         self.names = tuple(str(i) for i in range(self._n))
 
     def __len__(self):
