@@ -26,7 +26,17 @@ def remove_small_boxes(boxes, min_size):
 
 
 def filter_proposals(
-    boxes, scores, level_sizes, image_size, top_n_before, top_n_after, iou_threshold=0.7, min_size=1e-3
+    boxes,
+    scores,
+    level_sizes,
+    image_size,
+    top_n_before,
+    top_n_after,
+    iou_threshold=0.7,
+    min_size=1e-3,
+    *,
+    score_threshold=0.0,
+    logits=False,
 ):
     """Return the best proposals of one picture.
 
@@ -35,7 +45,7 @@ def filter_proposals(
     boxes : ndarray, shape (N, 4)
         Boxes (x1, y1, x2, y2) of all levels, one level after the other.
     scores : ndarray, shape (N,)
-        How sure the network is of an object: logits or probabilities.
+        How sure the network is of an object.
     level_sizes : sequence of int
         How many of the boxes belong to each level.
     image_size : (int, int)
@@ -48,6 +58,11 @@ def filter_proposals(
         Boxes that overlap more than this with a better one of their level are left out.
     min_size : float
         Boxes that are narrower or lower than this, once cut off, are left out.
+    score_threshold : float
+        Boxes with a lower score are left out.
+    logits : bool
+        Whether the scores are logits, which become probabilities after the first selection, that of each level: in
+        float32 many high logits share one probability, 1.
 
     Returns
     -------
@@ -79,7 +94,10 @@ def filter_proposals(
     levels = np.repeat(np.arange(len(best)), [len(indices) for indices in best])
     chosen = np.concatenate(best) if best else np.zeros(0, np.int64)
     boxes, scores = clip_to_picture(boxes[chosen], image_size), scores[chosen]
+    if logits:
+        scores = ops.sigmoid(scores).array
     large = remove_small_boxes(boxes, min_size)
-    boxes, scores, levels = boxes[large], scores[large], levels[large]
+    good = large[scores[large] >= score_threshold]
+    boxes, scores, levels = boxes[good], scores[good], levels[good]
     keep = ops.batched_nms(boxes, scores, levels, iou_threshold)[:top_n_after]
     return boxes[keep], scores[keep]

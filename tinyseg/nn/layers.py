@@ -270,6 +270,49 @@ class BatchNorm2d(Module):
         )
 
 
+class FrozenBatchNorm2d(Module):
+    """Batch normalisation by fixed statistics, with a fixed scale and shift: nothing here is trained.
+
+    Detectors freeze the normalisation of a pretrained backbone, since their batches of a few pictures give poor
+    statistics.
+
+    Parameters
+    ----------
+    num_features : int
+        Channels.
+    eps : float
+        Added to the variance. The weights that torchvision published for Faster and Mask R-CNN with a ResNet-50 in
+        2019 were trained with 0; later ones with 1e-5.
+
+    Attributes
+    ----------
+    weight, bias, running_mean, running_var : Tensor
+        ``(num_features,)``, buffers.
+
+    Notes
+    -----
+    As ``torchvision.ops.FrozenBatchNorm2d``. A state dict of `BatchNorm2d` fits: its ``num_batches_tracked`` is passed
+    over.
+    """
+
+    ignored_keys = ("num_batches_tracked",)
+
+    def __init__(self, num_features, eps=1e-5):
+        super().__init__()
+        self.num_features = _channels("num_features", num_features)
+        self.eps = eps
+        for name, value in (("weight", 1), ("bias", 0), ("running_mean", 0), ("running_var", 1)):
+            self.register_buffer(name, Tensor(np.full(num_features, value, np.float32)))
+
+    def forward(self, x):
+        """Return ``(N, C, H, W)`` normalised."""
+        return ops.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+
+    def extra_repr(self):
+        """Return the settings."""
+        return f"{self.num_features}, eps={self.eps}"
+
+
 class Linear(Module):
     """A matrix product with trained weights: ``x @ weight.T + bias``.
 

@@ -14,7 +14,7 @@ from tinyseg.ops.losses import (
 )
 from tinyseg.ops.normalization import batch_norm
 from tinyseg.ops.pooling import interpolate, max_pool2d
-from tinyseg.ops.rois import roi_align, roi_pool
+from tinyseg.ops.rois import multi_scale_roi, roi_align, roi_pool
 from tinyseg.ops.shapes import cat, flatten, mean, pad, permute, reshape, sum, transpose
 
 # last: its operators build on those above
@@ -39,6 +39,7 @@ __all__ = [
     "log",
     "max_pool2d",
     "mean",
+    "multi_scale_roi",
     "nms",
     "pad",
     "paste_masks",

@@ -30,6 +30,26 @@ class RoiAlign(Function):
         return kernel("roi_align_backward")(dy, self.rois, self.shape, **self.how)
 
 
+class MultiScale(Function):
+    """A RoI operator on several maps: each box from the map of its own level."""
+
+    def forward(self, *maps, operator, rois, levels, scales, output_size, **how):
+        y = np.empty((len(rois), maps[0].shape[1], *output_size), maps[0].dtype)
+        self.nodes = []
+        for level, (x, scale) in enumerate(zip(maps, scales, strict=True)):
+            rows, node = np.flatnonzero(levels == level), operator()
+            y[rows] = node.forward(x, rois=rois[rows], output_size=output_size, spatial_scale=scale, **how)
+            self.nodes.append((rows, node))
+        self.saved = tuple(array for _, node in self.nodes for array in node.saved)
+        return y
+
+    def backward(self, dy):
+        return [
+            node.backward(dy[rows]) if needed and len(rows) else None
+            for needed, (rows, node) in zip(self.needs, self.nodes, strict=True)
+        ]
+
+
 def roi_pool(input, boxes, output_size, spatial_scale=1.0):
     """Return the largest value of each bin of each box. Arguments and their order follow torchvision.
 
@@ -106,6 +126,67 @@ def roi_align(input, boxes, output_size, spatial_scale=1.0, sampling_ratio=-1, *
         spatial_scale=spatial_scale,
         sampling_ratio=sampling_ratio,
         aligned=aligned,
+    )
+
+
+def multi_scale_roi(inputs, boxes, output_size, scales, levels, *, roi_op="align", sampling_ratio=-1, aligned=False):
+    """Pool each box from one of several feature maps.
+
+    Parameters
+    ----------
+    inputs : sequence of Tensor
+        Feature maps ``(N, C, h, w)`` of one type and number of channels.
+    boxes : Tensor, ndarray or list of them
+        As `roi_align` takes them, K in all.
+    output_size : int or (int, int)
+        Number of bins: vertical, horizontal.
+    scales : sequence of float
+        Feature cells per picture pixel of each map.
+    levels : ndarray of int, shape (K,)
+        Which of the maps each box is pooled from, by number.
+    roi_op : {"align", "pool"}
+        `roi_align` or `roi_pool`.
+    sampling_ratio : int
+        For ``"align"``, as `roi_align` takes it.
+    aligned : bool
+        For ``"align"``, as `roi_align` takes it.
+
+    Returns
+    -------
+    Tensor
+        ``(K, C, oH, oW)``, in the order of the boxes.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `roi_align` and `roi_pool`; and if maps, scales and levels do not fit together.
+
+    Notes
+    -----
+    Lin et al., Feature Pyramid Networks, arXiv:1612.03144.
+    """
+    if roi_op not in ("align", "pool"):
+        raise ValueError(f"roi_op is {roi_op!r}; expected 'align' or 'pool'")
+    if not inputs or len(scales) != len(inputs) or len({(x.dtype, *x.shape[:2]) for x in inputs}) != 1:
+        raise ValueError(
+            f"inputs have shapes {[x.shape for x in inputs]} and there are {len(scales)} scales; expected one scale "
+            "per map, and maps of one type, number of pictures and channels"
+        )
+    rois, levels = _rois(inputs[0], boxes), np.asarray(levels)
+    if levels.shape != (len(rois),) or levels.dtype.kind not in "iu":
+        raise ValueError(f"levels has dtype {levels.dtype}, shape {levels.shape}; expected integers, ({len(rois)},)")
+    if len(levels) and not (levels.min() >= 0 and levels.max() < len(inputs)):
+        raise ValueError(f"levels run from {levels.min()} to {levels.max()}; expected 0 to {len(inputs) - 1}")
+    size = _size(output_size)
+    how = {"sampling_ratio": sampling_ratio, "aligned": aligned} if roi_op == "align" else {}
+    return MultiScale.apply(
+        *inputs,
+        operator=RoiAlign if roi_op == "align" else RoiPool,
+        rois=rois,
+        levels=levels,
+        scales=scales,
+        output_size=size if isinstance(size, tuple) else (size, size),
+        **how,
     )
 
 
