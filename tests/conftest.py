@@ -1,18 +1,39 @@
-"""What every test shares: live comparisons are collected only where PyTorch is installed."""
+"""What every test shares: live comparisons are collected only where what they compare with is installed."""
 
 import importlib.util
+import warnings
 
 import numpy as np
 import pytest
 
 
 def pytest_collection_modifyitems(config, items):
-    if importlib.util.find_spec("torch") is not None:
-        return
-    live = [item for item in items if item.get_closest_marker("torch")]
-    if live:
-        config.hook.pytest_deselected(items=live)
-        items[:] = [item for item in items if item not in live]
+    for mark, works in (("torch", _torch_works), ("torchvision", _torchvision_works)):
+        live = [item for item in items if item.get_closest_marker(mark)]
+        if live and not works():
+            config.hook.pytest_deselected(items=live)
+            items[:] = [item for item in items if item not in live]
+
+
+def _torch_works():
+    """Whether PyTorch is installed."""
+    return importlib.util.find_spec("torch") is not None
+
+
+def _torchvision_works():
+    """Whether torchvision is installed with its operators; a build for CUDA lacks them where CUDA is not."""
+    if not _torch_works() or importlib.util.find_spec("torchvision") is None:
+        return False
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            import torch
+            from torchvision.ops import nms
+
+            nms(torch.zeros(1, 4), torch.zeros(1), 0.5)
+        except (ImportError, RuntimeError, AttributeError):
+            return False
+    return True
 
 
 @pytest.fixture
