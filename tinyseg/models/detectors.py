@@ -159,13 +159,15 @@ class FasterRCNN(GeneralizedRCNN):
         `RPNHead` if left out.
     rpn_pre_nms_top_n_train, rpn_pre_nms_top_n_test, rpn_post_nms_top_n_train, rpn_post_nms_top_n_test : int
         Proposals before and after the suppression.
-    rpn_nms_thresh, rpn_fg_iou_thresh, rpn_bg_iou_thresh, rpn_batch_size_per_image, rpn_positive_fraction, \
-    rpn_score_thresh
+    rpn_nms_thresh, rpn_fg_iou_thresh, rpn_bg_iou_thresh : float
+        Overlaps: see `tinyseg.models.RegionProposalNetwork`.
+    rpn_batch_size_per_image, rpn_positive_fraction, rpn_score_thresh
         See `tinyseg.models.RegionProposalNetwork`.
     box_roi_pool, box_head, box_predictor : Module, optional
         If left out: 7x7 bins with 2x2 samples, two linear layers, and a linear layer each for class and box.
-    box_score_thresh, box_nms_thresh, box_detections_per_img, box_fg_iou_thresh, box_bg_iou_thresh, \
-    box_batch_size_per_image, box_positive_fraction, bbox_reg_weights
+    box_score_thresh, box_nms_thresh, box_detections_per_img
+        What counts as found: see `tinyseg.models.RoIHeads`.
+    box_fg_iou_thresh, box_bg_iou_thresh, box_batch_size_per_image, box_positive_fraction, bbox_reg_weights
         See `tinyseg.models.RoIHeads`.
     roi_op : {"align", "pool"}
         How proposals are pooled, where ``box_roi_pool`` is left out.

@@ -140,20 +140,60 @@ class ResNet(nn.Module):
 
 
 def resnet18(num_classes=1000, *, width=64, norm_layer=None):
-    """Return a `ResNet` of 18 layers: basic blocks, 2 in each stage."""
+    """Return a residual network of 18 layers: basic blocks, 2 in each stage.
+
+    Parameters
+    ----------
+    num_classes, width, norm_layer
+        See `ResNet`.
+
+    Returns
+    -------
+    ResNet
+    """
     return ResNet(BasicBlock, (2, 2, 2, 2), num_classes, width=width, norm_layer=norm_layer)
 
 
 def resnet34(num_classes=1000, *, width=64, norm_layer=None):
-    """Return a `ResNet` of 34 layers: basic blocks, 3, 4, 6 and 3."""
+    """Return a residual network of 34 layers: basic blocks, 3, 4, 6 and 3.
+
+    Parameters
+    ----------
+    num_classes, width, norm_layer
+        See `ResNet`.
+
+    Returns
+    -------
+    ResNet
+    """
     return ResNet(BasicBlock, (3, 4, 6, 3), num_classes, width=width, norm_layer=norm_layer)
 
 
 def resnet50(num_classes=1000, *, width=64, norm_layer=None):
-    """Return a `ResNet` of 50 layers: bottlenecks, 3, 4, 6 and 3."""
+    """Return a residual network of 50 layers: bottlenecks, 3, 4, 6 and 3.
+
+    Parameters
+    ----------
+    num_classes, width, norm_layer
+        See `ResNet`.
+
+    Returns
+    -------
+    ResNet
+    """
     return ResNet(Bottleneck, (3, 4, 6, 3), num_classes, width=width, norm_layer=norm_layer)
 
 
 def resnet101(num_classes=1000, *, width=64, norm_layer=None):
-    """Return a `ResNet` of 101 layers: bottlenecks, 3, 4, 23 and 3."""
+    """Return a residual network of 101 layers: bottlenecks, 3, 4, 23 and 3.
+
+    Parameters
+    ----------
+    num_classes, width, norm_layer
+        See `ResNet`.
+
+    Returns
+    -------
+    ResNet
+    """
     return ResNet(Bottleneck, (3, 4, 23, 3), num_classes, width=width, norm_layer=norm_layer)

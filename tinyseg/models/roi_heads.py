@@ -358,7 +358,7 @@ def box_losses(logits, codes, boxes, matches, labels, truths, weights):
     proposals = np.concatenate(boxes)[positive]
     wanted = [truth[match[label > 0]] for truth, match, label in zip(truths, matches, labels, strict=True)]
     targets = box_tools.encode(np.concatenate(wanted).astype(proposals.dtype), proposals, weights)
-    of_class = codes.reshape(len(classes), -1, 4)[positive, classes[positive]]
+    of_class = codes.reshape(len(classes), codes.shape[1] // 4, 4)[positive, classes[positive]]
     regression = ops.smooth_l1_loss(of_class, Tensor(targets), reduction="sum", beta=1 / 9)
     return {
         "loss_classifier": ops.cross_entropy(logits, classes),
