@@ -20,6 +20,7 @@ MODULES = (
     "tinyseg.boxes",
     "tinyseg.data",
     "tinyseg.data.augment",
+    "tinyseg.data.augment_objects",
     "tinyseg.draw",
     "tinyseg.evaluation",
     "tinyseg.files",

@@ -4,10 +4,12 @@ A data set is anything with a length that gives a `Sample` for each index: `Synt
 `FolderDataset`, `Subset`, or one's own.
 """
 
-from tinyseg.data import augment
+from tinyseg.data import augment, augment_objects
 from tinyseg.data.augment import default_augmentation
+from tinyseg.data.augment_objects import detection_augmentation
 from tinyseg.data.batches import Batches, Prefetch
 from tinyseg.data.choose import select, split
+from tinyseg.data.detection_batches import DetectionBatches, detection_target
 from tinyseg.data.folder import FolderDataset, Subset, find_folders, find_pictures
 from tinyseg.data.formats import Stored, count_pages, read_stored
 from tinyseg.data.masks import check_same_size, read_instances, read_mask, write_mask
@@ -18,6 +20,7 @@ from tinyseg.data.synthetic import SyntheticCells, SyntheticShapes, cells, shape
 
 __all__ = [
     "Batches",
+    "DetectionBatches",
     "FolderDataset",
     "Prefetch",
     "Sample",
@@ -26,6 +29,7 @@ __all__ = [
     "SyntheticCells",
     "SyntheticShapes",
     "augment",
+    "augment_objects",
     "boxes_of",
     "boxes_of_masks",
     "cells",
@@ -33,6 +37,8 @@ __all__ = [
     "check_same_size",
     "count_pages",
     "default_augmentation",
+    "detection_augmentation",
+    "detection_target",
     "find_folders",
     "find_pictures",
     "normalise",

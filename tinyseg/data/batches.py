@@ -13,7 +13,94 @@ from tinyseg.data.normalise import check_normalisation, statistics
 _ORDER, _CHANGE = 0, 1
 
 
-class Batches:
+class EndlessBatches:
+    """What batches of all kinds share: which items each batch holds, their statistics, and iterating ahead.
+
+    Parameters
+    ----------
+    dataset, batch_size, seed, augment, normalisation
+        As `Batches` describes them.
+
+    Attributes
+    ----------
+    steps_per_epoch : int
+        How many batches it takes until each item has come at least once, rounded up.
+    """
+
+    def __init__(self, dataset, batch_size, seed=0, augment=None, normalisation=None):
+        self.dataset, self.augment = dataset, augment
+        self.batch_size, self.seed = operator.index(batch_size), operator.index(seed)
+        self.normalisation = check_normalisation(normalisation)
+        if self.batch_size < 1 or self.seed < 0:
+            raise ValueError(f"batch_size is {batch_size} and seed is {seed}; expected at least 1, and at least 0")
+        if len(dataset) == 0:
+            raise ValueError("the data set is empty; expected at least one picture")
+        self.steps_per_epoch = -(-len(dataset) // self.batch_size)
+        self._statistics = {}
+        self._order = (-1, np.empty(0, np.int64))
+
+    def indices(self, step):
+        """Return which items batch ``step`` holds, as a list of int."""
+        first = operator.index(step) * self.batch_size
+        return [self._item(k) for k in range(first, first + self.batch_size)]
+
+    def _item(self, k):
+        """Return the index of item ``k`` of the endless sequence."""
+        epoch, place = divmod(k, len(self.dataset))
+        order = self._order
+        if order[0] != epoch:
+            order = epoch, np.random.default_rng([self.seed, _ORDER, epoch]).permutation(len(self.dataset))
+            self._order = order
+        return int(order[1][place])
+
+    def _numbers(self, step):
+        """Return the numbers in the endless sequence of the items of batch ``step``."""
+        step = operator.index(step)
+        if step < 0:
+            raise IndexError(f"step is {step}; expected 0 or more")
+        return range(step * self.batch_size, (step + 1) * self.batch_size)
+
+    def _chance(self, k):
+        """Return the generator of the changes of item ``k`` of the endless sequence."""
+        return np.random.default_rng([self.seed, _CHANGE, k])
+
+    def _whole(self, k):
+        """Return item ``k`` of the endless sequence, and the mean and deviation of its whole picture."""
+        index = self._item(k)
+        sample = self.dataset[index]
+        if index not in self._statistics:
+            self._statistics[index] = statistics(sample.picture, self.normalisation)
+        return sample, self._statistics[index]
+
+    def __getitem__(self, step):
+        """Return batch ``step``."""
+        raise NotImplementedError
+
+    def iterate(self, start=0, stop=None, prefetch=2):
+        """Iterate over batches ``start`` to ``stop - 1``, the next ones being made in the background.
+
+        Parameters
+        ----------
+        start, stop : int
+            Numbers of batches; without ``stop`` it never ends.
+        prefetch : int
+            How many batches are made ahead, by one thread. 0 makes each when it is asked for.
+
+        Returns
+        -------
+        Prefetch
+            An iterator of batches; close it, or use it in a ``with`` block, to stop the thread early.
+        """
+        return Prefetch(self.__getitem__, start, stop, prefetch)
+
+
+def normalised(picture, statistics):
+    """Return a picture less its mean and over its deviation, as float32."""
+    mean, std = statistics
+    return ((picture - mean) / std).astype(np.float32, copy=False)
+
+
+class Batches(EndlessBatches):
     """Endless batches of a data set: batch ``t`` is the same whenever it is asked for.
 
     The items come in one permutation after another, a batch taking up where the one before ended; so every item
@@ -46,31 +133,8 @@ class Batches:
     """
 
     def __init__(self, dataset, batch_size, seed=0, augment=None, normalisation=None, num_classes=None):
-        self.dataset, self.augment = dataset, augment
-        self.batch_size, self.seed = operator.index(batch_size), operator.index(seed)
-        self.normalisation = check_normalisation(normalisation)
+        super().__init__(dataset, batch_size, seed, augment, normalisation)
         self.num_classes = getattr(dataset, "num_classes", 1) if num_classes is None else num_classes
-        if self.batch_size < 1 or self.seed < 0:
-            raise ValueError(f"batch_size is {batch_size} and seed is {seed}; expected at least 1, and at least 0")
-        if len(dataset) == 0:
-            raise ValueError("the data set is empty; expected at least one picture")
-        self.steps_per_epoch = -(-len(dataset) // self.batch_size)
-        self._statistics = {}
-        self._order = (-1, np.empty(0, np.int64))
-
-    def indices(self, step):
-        """Return which items batch ``step`` holds, as a list of int."""
-        first = operator.index(step) * self.batch_size
-        return [self._item(k) for k in range(first, first + self.batch_size)]
-
-    def _item(self, k):
-        """Return the index of item ``k`` of the endless sequence."""
-        epoch, place = divmod(k, len(self.dataset))
-        order = self._order
-        if order[0] != epoch:
-            order = epoch, np.random.default_rng([self.seed, _ORDER, epoch]).permutation(len(self.dataset))
-            self._order = order
-        return int(order[1][place])
 
     def __getitem__(self, step):
         """Return batch ``step``.
@@ -94,11 +158,7 @@ class Batches:
         IndexError
             If ``step`` is negative.
         """
-        step = operator.index(step)
-        if step < 0:
-            raise IndexError(f"step is {step}; expected 0 or more")
-        first = step * self.batch_size
-        pairs = [self._make(k) for k in range(first, first + self.batch_size)]
+        pairs = [self._make(k) for k in self._numbers(step)]
         for picture, _, name in pairs:
             if picture.shape != pairs[0][0].shape:
                 raise ValueError(
@@ -111,34 +171,13 @@ class Batches:
 
     def _make(self, k):
         """Return picture, mask and name of item ``k`` of the endless sequence, normalised and changed."""
-        index = self._item(k)
-        sample = self.dataset[index]
+        sample, statistics = self._whole(k)
         if sample.mask is None:
             raise ValueError(f"{sample.name} has no mask; expected pictures with masks to train on")
-        if index not in self._statistics:
-            self._statistics[index] = statistics(sample.picture, self.normalisation)
         picture, mask = sample.picture, sample.mask
         if self.augment is not None:
-            picture, mask = self.augment(picture, mask, np.random.default_rng([self.seed, _CHANGE, k]))
-        mean, std = self._statistics[index]
-        return ((picture - mean) / std).astype(np.float32, copy=False), mask, sample.name
-
-    def iterate(self, start=0, stop=None, prefetch=2):
-        """Iterate over batches ``start`` to ``stop - 1``, the next ones being made in the background.
-
-        Parameters
-        ----------
-        start, stop : int
-            Numbers of batches; without ``stop`` it never ends.
-        prefetch : int
-            How many batches are made ahead, by one thread. 0 makes each when it is asked for.
-
-        Returns
-        -------
-        Prefetch
-            An iterator of (pictures, masks); close it, or use it in a ``with`` block, to stop the thread early.
-        """
-        return Prefetch(self.__getitem__, start, stop, prefetch)
+            picture, mask = self.augment(picture, mask, self._chance(k))
+        return normalised(picture, statistics), mask, sample.name
 
 
 class Prefetch:
