@@ -1,7 +1,7 @@
 """Pictures and their truth: made up, from files and folders, augmented, in batches.
 
 A data set is anything with a length that gives a `Sample` for each index: `SyntheticCells`, `SyntheticShapes`,
-`FolderDataset`, `Subset`, or one's own.
+`FolderDataset`, `CocoDataset`, `Subset`, or one's own.
 """
 
 from tinyseg.data import augment, augment_objects
@@ -9,20 +9,24 @@ from tinyseg.data.augment import default_augmentation
 from tinyseg.data.augment_objects import detection_augmentation
 from tinyseg.data.batches import Batches, Prefetch
 from tinyseg.data.choose import select, split
+from tinyseg.data.coco import CocoDataset
 from tinyseg.data.detection_batches import DetectionBatches, detection_target
 from tinyseg.data.folder import FolderDataset, Subset, find_folders, find_pictures
 from tinyseg.data.formats import Stored, count_pages, read_stored
 from tinyseg.data.masks import check_same_size, read_instances, read_mask, write_mask
 from tinyseg.data.normalise import check_normalisation, normalise
 from tinyseg.data.pictures import read_picture, to_channels, write_picture
+from tinyseg.data.run_lengths import RunLengthMasks
 from tinyseg.data.sample import Sample, boxes_of, boxes_of_masks
 from tinyseg.data.synthetic import SyntheticCells, SyntheticShapes, cells, shapes
 
 __all__ = [
     "Batches",
+    "CocoDataset",
     "DetectionBatches",
     "FolderDataset",
     "Prefetch",
+    "RunLengthMasks",
     "Sample",
     "Stored",
     "Subset",

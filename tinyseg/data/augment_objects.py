@@ -9,6 +9,7 @@ twice.
 An object of which less than `MIN_VISIBLE` is left in the picture is dropped from the truth.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -183,7 +184,7 @@ class ChangePicture:
         One of `tinyseg.data.augment`'s transforms of value: `Brightness`, `Contrast`, `Noise`.
     """
 
-    transform: object
+    transform: Callable
 
     def __call__(self, sample, rng):
         return replace(sample, picture=self.transform(sample.picture, None, rng)[0])
@@ -245,5 +246,5 @@ def detection_augmentation(kind, size=None):
     transforms = place[kind]
     if kind in ("strong", "photo"):
         values = augment.Brightness(), augment.Contrast(), augment.Noise()
-        return ComposeObjects([*transforms, *map(ChangePicture, values)])
+        return ComposeObjects([*transforms, *(ChangePicture(value) for value in values)])
     return ComposeObjects(transforms if size is None else [ZoomObjects((1.0, 1.0), size), *transforms])

@@ -1,6 +1,7 @@
 """One picture with its truth."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -48,7 +49,7 @@ class Sample:
     classes: np.ndarray | None = None
     boxes: np.ndarray | None = None
     class_names: tuple = ()
-    masks: object = None
+    masks: Any = None  # an array, or RunLengthMasks, which becomes one
     crowd: np.ndarray | None = None
     image_id: int | None = None
     areas: np.ndarray | None = None
@@ -56,17 +57,18 @@ class Sample:
     @property
     def instance_masks(self):
         """(K, H, W) bool: one mask per object; None where the truth has none."""
+        count = len(self.masks) if self.masks is not None else 0 if self.classes is None else len(self.classes)
         if self.masks is None and (self.instances is None or self.classes is None):
             return None
-        shape = (len(self.classes if self.masks is None else self.masks), *self.picture.shape[1:])
-        if np.prod(shape, dtype=float) > _MOST_BYTES:
+        height, width = self.picture.shape[1:]
+        if count * height * width > _MOST_BYTES:
             raise ValueError(
-                f"{self.name} has {shape[0]} objects on {shape[1]} x {shape[2]} pixels; expected fewer, or a smaller "
-                f"picture: their masks together would take more than {_MOST_BYTES >> 30} GiB"
+                f"{self.name} has {count} objects on {height} x {width} pixels; expected fewer, or a smaller picture: "
+                f"their masks together would take more than {_MOST_BYTES >> 30} GiB"
             )
         if self.masks is not None:
             return np.asarray(self.masks, bool)
-        return self.instances == np.arange(1, len(self.classes) + 1)[:, None, None]
+        return self.instances == np.arange(1, count + 1)[:, None, None]
 
     def with_objects(self, keep):
         """Return the same picture with only some of its objects.
