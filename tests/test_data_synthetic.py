@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tinyseg.data import SyntheticCells, SyntheticShapes, boxes_of, cells, shapes
+from tinyseg.data import SyntheticCells, SyntheticShapes, boxes_of, cells, shapes, synthetic
 from tinyseg.data.smooth import gaussian_blur, smooth_field
 
 MAKERS = {"cells": cells, "shapes": shapes}
@@ -112,6 +112,36 @@ def test_no_overlap_where_none_is_allowed():
             x1, y1, x2, y2 = box
             if x1 > 0 and y1 > 0 and x2 < 200 and y2 < 200:  # whole discs stay whole
                 assert mask.sum() == pytest.approx(np.pi * ((x2 - x1) / 2) ** 2, rel=0.1)
+
+
+def test_small_pictures_for_detectors_are_what_they_are_called(monkeypatch):
+    """One to six objects 12 to 60 pixels across, of three classes, of which at most 30% is hidden."""
+    canvases = []
+
+    class Kept(synthetic._ShapeCanvas):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            canvases.append(self)
+
+    data = SyntheticShapes(80, 128, seed=3, count=(1, 6), radius=(6, 30), max_overlap=0.3)
+    assert data.class_names == ("background", "disc", "rectangle", "triangle") and data.num_classes == 4
+    monkeypatch.setattr(synthetic, "_ShapeCanvas", Kept)
+    samples = [data[i] for i in range(len(data))]
+    assert {sample.picture.shape for sample in samples} == {(3, 128, 128)}
+    assert {len(sample.classes) for sample in samples} == {1, 2, 3, 4, 5, 6}
+    assert {k for sample in samples for k in sample.classes} == {1, 2, 3}
+    sides, hidden = [], []
+    for sample, canvas in zip(samples, canvases, strict=True):
+        visible = sample.instance_masks.sum(axis=(1, 2))
+        hidden += (1 - visible / canvas.areas[1:]).tolist()
+        x1, y1, x2, y2 = sample.boxes.T
+        discs = (sample.classes == 1) & (x1 > 0) & (y1 > 0) & (x2 < 128) & (y2 < 128) & (visible == canvas.areas[1:])
+        sides += (x2 - x1)[discs].tolist()
+        assert np.maximum(x2 - x1, y2 - y1).max() <= 61
+        nothing = sample.picture[:, sample.mask == 0]
+        assert nothing.std(axis=1).min() > 0.05  # textured and noisy
+    assert 0.2 < max(hidden) <= 0.3 and np.mean(np.array(hidden) > 0) > 0.1
+    assert 11 <= min(sides) <= 14 and 55 <= max(sides) <= 61
 
 
 @pytest.mark.parametrize(
