@@ -17,11 +17,11 @@ from tinyseg.data import Sample, SyntheticCells, SyntheticShapes
 from tinyseg.models import UNet
 from tinyseg.training import Interrupted, Options, RunFolder, checkpoint, fit, load_model, save_model
 from tinyseg.training.curve import draw_curve, smoothed
-from tinyseg.training.data_source import fingerprint, make_augmentation
+from tinyseg.training.data_source import fingerprint
 from tinyseg.training.interrupt import Interruptible
 from tinyseg.training.options import differences
-from tinyseg.training.recipe import dice_of_classes
 from tinyseg.training.run_folder import metrics_text
+from tinyseg.training.segmentation import dice_of_classes, make_augmentation
 
 SETTINGS = {"steps": 6, "batch_size": 2, "crop": 16, "steps_per_epoch": 3, "progress": False}
 
@@ -501,7 +501,8 @@ def test_a_model_file_needs_nothing_else(tmp_path, rng, ending):
 
 def test_metrics_are_csv():
     row = {"epoch": 1, "step": 3, "loss": 0.123456789, "learning_rate": 1e-8, "dice": None, "seconds": 2.0}
-    assert metrics_text([row]).splitlines() == [
+    columns = ["epoch", "step", "loss", "learning_rate", "dice", "iou", "pixel_error", "seconds"]
+    assert metrics_text([row], columns).splitlines() == [
         "epoch,step,loss,learning_rate,dice,iou,pixel_error,seconds",
         "1,3,0.123457,1e-08,,,,2",
     ]

@@ -98,6 +98,21 @@ def widths(text):
     return values
 
 
+def numbers(minimum):
+    """Return a converter for argparse: text such as ``"8,16,32.5"`` to a tuple of numbers of at least ``minimum``."""
+
+    def convert(text):
+        try:
+            values = tuple(float(part) for part in text.split(","))
+        except ValueError:
+            values = ()
+        if not values or not all(minimum <= value < float("inf") for value in values):
+            raise argparse.ArgumentTypeError(f"{text!r} is no list of numbers of at least {minimum:g} such as 8,16,32")
+        return values
+
+    return convert
+
+
 def tile(text):
     """Convert ``"auto"``, ``"none"`` or a size in pixels."""
     if text in ("auto", "none"):

@@ -2,7 +2,7 @@
 
 from tinyseg.training.loop import History, Interrupted, fit
 from tinyseg.training.model_file import load_model, save_model
-from tinyseg.training.options import Options
+from tinyseg.training.options import DetectorOptions, Options
 from tinyseg.training.run_folder import RunFolder
 
-__all__ = ["History", "Interrupted", "Options", "RunFolder", "fit", "load_model", "save_model"]
+__all__ = ["DetectorOptions", "History", "Interrupted", "Options", "RunFolder", "fit", "load_model", "save_model"]

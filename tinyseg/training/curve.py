@@ -1,10 +1,14 @@
 """The curve picture of a run: loss by step, and the validation scores by step."""
 
 import io
+import itertools
 
 import numpy as np
 
-from tinyseg import files
+from tinyseg.training.segmentation import SCORES
+
+#: Colours of the losses that add up to the whole.
+_PART_COLOURS = ("#b5651d", "#1a7f4b", "#a83232", "#7a4fa3", "#5b6770")
 
 
 def smoothed(values, width):
@@ -28,7 +32,7 @@ def smoothed(values, width):
     return (sums[ends] - sums[starts]) / (ends - starts)
 
 
-def draw_curve(losses, rows):
+def draw_curve(losses, rows, scores=SCORES, parts=None):
     """Draw the curves of a run.
 
     Parameters
@@ -36,7 +40,11 @@ def draw_curve(losses, rows):
     losses : sequence of float
         Loss of each step.
     rows : list of dict
-        One per validation: ``step``, and ``dice``, ``iou``, ``pixel_error`` where there was a validation set.
+        One per validation: ``step``, and the scores by name, None without validation pictures.
+    scores : sequence of tinyseg.training.task.Score
+        Which scores, and how they look; a U-Net's by default.
+    parts : dict of list of float, optional
+        Losses of each step by what they are called, which add up to ``losses``; drawn as means only.
 
     Returns
     -------
@@ -45,23 +53,22 @@ def draw_curve(losses, rows):
     """
     from matplotlib.figure import Figure  # not pyplot: no window, no global state
 
-    scored = [row for row in rows if row.get("dice") is not None]
+    scored = [row for row in rows if row.get(scores[0].name) is not None]
     figure = Figure(figsize=(9.6, 3.6), dpi=100, layout="constrained")
     axes = figure.subplots(1, 2 if scored else 1, squeeze=False)[0]
     steps = np.arange(1, len(losses) + 1)
     axes[0].plot(steps, losses, color="#c8d3e0", linewidth=0.8, label="each step")
     width = max(1, len(losses) // 30)
     axes[0].plot(steps, smoothed(losses, width), color="#1f5fa8", linewidth=1.8, label=f"mean of {width}")
+    for (label, values), colour in zip((parts or {}).items(), itertools.cycle(_PART_COLOURS), strict=False):
+        axes[0].plot(steps, smoothed(values, width), color=colour, linewidth=1.0, label=label)
     axes[0].set(title="training loss", xlabel="step", ylim=(0, None))
     axes[0].legend(frameon=False)
     if scored:
         at = [row["step"] for row in scored]
-        for name, label, colour in (
-            ("dice", "Dice", "#1a7f4b"),
-            ("iou", "IoU", "#b5651d"),
-            ("pixel_error", "pixel error", "#a83232"),
-        ):
-            axes[1].plot(at, [row[name] for row in scored], marker="o", markersize=3, color=colour, label=label)
+        for score in scores:
+            look = {"color": score.colour, "linestyle": score.style, "marker": "o", "markersize": 3}
+            axes[1].plot(at, [row[score.name] for row in scored], label=score.label, **look)
         axes[1].set(title="validation", xlabel="step", ylim=(0, 1))
         axes[1].legend(frameon=False)
     for axis in axes:
@@ -70,8 +77,3 @@ def draw_curve(losses, rows):
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()
-
-
-def write_curve(path, losses, rows):
-    """Write `draw_curve`'s picture to ``path``."""
-    files.write_bytes(path, draw_curve(losses, rows))

@@ -1,23 +1,24 @@
 """Where a NaN or infinity came from: the first layer that made one."""
 
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import numpy as np
 
 from tinyseg.tensor import Tensor
+from tinyseg.training.task import total
 
 
-def find_not_finite(model, loss_of, x):
+def find_not_finite(model, pictures, losses_of):
     """Run a training step's forward and backward pass again and watch every layer.
 
     Parameters
     ----------
     model : tinyseg.nn.Module
-        With the weights that the failing step had. Its ``logits`` are what ``loss_of`` takes.
-    loss_of : callable
-        From logits (Tensor) to the loss (Tensor of one value).
-    x : ndarray of float, shape (N, C, H, W)
+        With the weights that the failing step had.
+    pictures : ndarray of float, or list of ndarray
         The failing step's pictures.
+    losses_of : callable
+        Called without arguments; runs the model on them and returns its losses, a dict of Tensors of one value.
 
     Returns
     -------
@@ -25,21 +26,31 @@ def find_not_finite(model, loss_of, x):
         What was found, to follow "NaN or infinity: ", naming the first layer in the order of computation; None if all
         values and gradients are finite.
     """
-    if not np.isfinite(x).all():
+    if not all(np.isfinite(picture).all() for picture in pictures):
         return "the pictures of the batch hold it already"
     seen: list[tuple] = []
-    with np.errstate(all="ignore"), _watched(model, seen):
-        logits = model.logits(Tensor(x))
-    for name, module, finite in seen:
-        if not finite:
+    losses: dict = {}
+    # a detector refuses NaN by an error
+    with np.errstate(all="ignore"), suppress(ValueError, FloatingPointError), _watched(model, seen):
+        losses = losses_of()
+    for name, module, largest in seen:
+        if not np.isfinite(largest):
             return f"the first layer whose output has it is {name} ({type(module).__name__}){_cause(module)}"
     with np.errstate(all="ignore"):
-        loss = loss_of(logits)
-        if not np.isfinite(loss.numpy()).all():
-            return f"the loss itself makes it, from logits as large as {np.abs(logits.numpy()).max():.3g}"
-        for parameter in model.parameters():
-            parameter.grad = None
-        loss.backward()
+        for name, loss in losses.items():
+            if not np.isfinite(loss.numpy()).all():
+                name = "the loss" if len(losses) == 1 else name
+                return f"{name} itself makes it, after a last layer's output as large as {seen[-1][2]:.3g}"
+        if losses:
+            return _find_in_gradients(model, seen, total(losses))
+    return None
+
+
+def _find_in_gradients(model, seen, loss):
+    """Run the backward pass and return the first layer whose gradient is not finite, in words, or None."""
+    for parameter in model.parameters():
+        parameter.grad = None
+    loss.backward()
     for name, module, _ in reversed(seen):  # gradients come back from the last layer to the first
         for own, parameter in module.named_parameters():
             if parameter.grad is not None and not np.isfinite(parameter.grad.numpy()).all():
@@ -64,7 +75,7 @@ def _cause(module):
 
 @contextmanager
 def _watched(model, seen):
-    """Append (name, module, whether its output is finite) to ``seen`` whenever a layer without parts has run."""
+    """Append (name, module, largest magnitude of its output) to ``seen`` whenever a layer without parts has run."""
     handles = [
         module.register_forward_hook(_watching(name, seen))
         for name, module in model.named_modules()
@@ -78,9 +89,21 @@ def _watched(model, seen):
 
 
 def _watching(name, seen):
-    """Return a forward hook that notes whether the output is finite."""
+    """Return a forward hook that notes how large the output is: NaN or infinity where it has one."""
 
     def watching(module, args, output):
-        seen.append((name, module, bool(np.isfinite(output.numpy()).all())))
+        sizes = [float(np.abs(array).max(initial=0)) for array in _arrays(output)]
+        seen.append((name, module, float(np.max(sizes, initial=0))))
 
     return watching
+
+
+def _arrays(output):
+    """Yield the floating-point arrays of a layer's output, which may be a dict or list of tensors."""
+    if isinstance(output, (list, tuple, dict)):
+        for item in output.values() if isinstance(output, dict) else output:
+            yield from _arrays(item)
+        return
+    array = output.numpy() if isinstance(output, Tensor) else output
+    if isinstance(array, np.ndarray) and array.dtype.kind == "f":
+        yield array

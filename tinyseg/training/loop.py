@@ -1,8 +1,9 @@
-"""Training a U-Net: `fit`.
+"""Training of any network of `tinyseg.models`: `fit`.
 
 What a step does depends on the options, the weights before it and the number of the step only: the batch of step ``t``
 is a function of the seed and ``t``, and the kernels' results do not depend on the number of threads. That is why a run
-that is stopped anywhere and resumed ends in the same weights, bit for bit, as one that was never stopped.
+that is stopped anywhere and resumed ends in the same weights, bit for bit, as one that was never stopped. What is
+particular to a kind of network is in its `tinyseg.training.task.Task`.
 """
 
 import contextlib
@@ -13,15 +14,16 @@ from typing import Any
 import numpy as np
 
 from tinyseg import backend, optim
-from tinyseg.evaluation import evaluate
-from tinyseg.tensor import Tensor
-from tinyseg.training import data_source, recipe
+from tinyseg.training import recipe
+from tinyseg.training.detection import DetectionTask
 from tinyseg.training.diagnosis import find_not_finite, first_not_finite
 from tinyseg.training.interrupt import Interruptible
-from tinyseg.training.model_file import save_model
-from tinyseg.training.options import Options, differences
+from tinyseg.training.model_file import DETECTORS, kind_of, save_model
+from tinyseg.training.options import differences
 from tinyseg.training.progress import Progress
 from tinyseg.training.run_folder import RunFolder
+from tinyseg.training.segmentation import SegmentationTask
+from tinyseg.training.task import total
 
 
 class Interrupted(KeyboardInterrupt):
@@ -43,14 +45,19 @@ class History:
     losses : list of float
         Loss of each step.
     rows : list of dict
-        One per epoch: ``epoch``, ``step``, ``loss`` (mean over the epoch), ``learning_rate``, ``dice``, ``iou``,
-        ``pixel_error`` (means over the validation pictures, None without any) and ``seconds`` of training so far.
+        One per epoch: ``epoch``, ``step``, ``loss`` (mean over the epoch), ``learning_rate``, the scores over the
+        validation pictures (None without any) and ``seconds`` of training so far. A U-Net's scores are the means
+        ``dice``, ``iou`` and ``pixel_error``; a detector's are ``box_ap``, ``box_ap50``, ``box_ap75`` and those of
+        masks, and its rows have the mean of each named loss too.
     best : dict or None
-        The row with the highest Dice, or the last row without validation.
+        The row with the highest Dice, average precision of masks, or of boxes where there are no masks; the last row
+        without validation.
     learning_rate : float
         Of the last step.
     seconds : float
         Time spent so far, earlier parts of a resumed run included.
+    parts : dict of list of float
+        Of a detector: each named loss of each step.
     """
 
     step: int = 0
@@ -59,6 +66,22 @@ class History:
     best: dict | None = None
     learning_rate: float = 0.0
     seconds: float = 0.0
+    parts: dict = field(default_factory=dict)
+
+    def state(self):
+        """Return all of it as a checkpoint keeps it."""
+        state = {**vars(self), "losses": np.array(self.losses, np.float64)}
+        if not self.parts:
+            del state["parts"]  # a U-Net has but one loss
+        else:
+            state["parts"] = {name: np.array(values, np.float64) for name, values in self.parts.items()}
+        return state
+
+    @classmethod
+    def from_state(cls, state):
+        """Undo `state`."""
+        parts = {name: values.tolist() for name, values in state.get("parts", {}).items()}
+        return cls(**{**state, "losses": state["losses"].tolist(), "parts": parts})
 
 
 def fit(
@@ -74,14 +97,15 @@ def fit(
     info=None,
     **options,
 ):
-    """Train a U-Net.
+    """Train a U-Net, a Faster R-CNN or a Mask R-CNN.
 
     Parameters
     ----------
-    model : tinyseg.models.UNet
+    model : tinyseg.models.UNet, FasterRCNN or MaskRCNN
         Trained in place, from the weights it has.
     train, val : sequence of tinyseg.data.Sample, or a data set of `tinyseg.data`
-        Pictures with masks to train on, and to score the model on after each epoch, each at its full size.
+        Pictures with masks (for detectors: with objects) to train on, and to score the model on after each epoch, each
+        at its full size.
     out : str or path-like, optional
         Folder for checkpoints, the table of scores and the curve; nothing is written without it.
     resume : bool
@@ -89,13 +113,14 @@ def fit(
     checkpoint_every : tuple or None
         ``("steps", n)`` or ``("seconds", s)``: how often ``last.safetensors`` is written, besides after each epoch.
     tile : int, "auto" or "none"
-        Tiles for validation; see `tinyseg.evaluation.predict`.
+        Tiles for a U-Net's validation; see `tinyseg.evaluation.predict`.
     progress : bool
         Show a progress bar, and a line per epoch.
     info : dict, optional
         More to keep in ``best.safetensors``, as plain values.
     **options
-        See `Options`: ``steps``, ``batch_size``, ``crop``, ``learning_rate``, ``seed`` and so on.
+        See `Options` for a U-Net, `DetectorOptions` for a detector: ``steps``, ``batch_size``, ``learning_rate``,
+        ``seed`` and so on.
 
     Returns
     -------
@@ -115,32 +140,36 @@ def fit(
     Interrupted
         On Ctrl-C (SIGINT, SIGTERM): after the step, and after saving. A second Ctrl-C raises KeyboardInterrupt at once.
     """
-    return _Run(model, train, val, out, resume, checkpoint_every, tile, progress, info, Options(**options)).run()
+    task = make_task(model, train, val, tile, options)
+    return _Run(task, out, resume, checkpoint_every, progress, info).run()
+
+
+def make_task(model, train, val, tile, options):
+    """Return the `Task` of a model: its kind decides which."""
+    if kind_of(model) in DETECTORS:
+        if tile != "auto":
+            raise ValueError(f"tile is {tile!r}, but a detector sees pictures whole; leave it out")
+        return DetectionTask(model, train, val, DetectionTask.options_class(**options))
+    return SegmentationTask(model, train, val, SegmentationTask.options_class(**options), tile)
 
 
 class _Run:
     """One call of `fit`."""
 
-    def __init__(self, model, train, val, out, resume, checkpoint_every, tile, progress, info, options):
+    def __init__(self, task, out, resume, checkpoint_every, progress, info):
         if resume and out is None:
             raise ValueError("resume is True but out is None; expected the folder of the run to go on with")
-        self.model, self.options, self.tile, self.info = model, options, tile, dict(info or {})
+        self.task, self.model, self.options, self.info = task, task.model, task.options, dict(info or {})
         self.interval = recipe.checked_interval(checkpoint_every)
-        self.source = data_source.Source(model, train, options)
-        self.val = data_source.checked_validation(model, val)
-        self.optimiser = recipe.make_optimiser(model, options)
-        self.schedule = recipe.make_schedule(self.optimiser, options)
-        self.history = History()
-        self.config = {
-            **options.as_dict(),
-            **{name: getattr(model, name) for name in ("in_channels", "out_channels", "widths")},
-            "backend": backend.current_backend(),
-            "training pictures": data_source.fingerprint(train),
-            "validation pictures": data_source.fingerprint(val),
-        }
+        self.optimiser = recipe.make_optimiser(self.model, self.options)
+        self.schedule = recipe.make_schedule(self.optimiser, self.options)
+        self.history = History(parts={name: [] for name in task.parts})
+        own = task.settings()
+        pictures = {name: own.pop(name) for name in ("training pictures", "validation pictures")}
+        self.config = {**self.options.as_dict(), **own, "backend": backend.current_backend(), **pictures}
         self.folder: Any = None if out is None else RunFolder(out)
         self.resumed = self._prepare_folder(resume)
-        self.progress = Progress(options.steps, self.history.step, progress)
+        self.progress = Progress(self.options.steps, self.history.step, progress, task.scores, task.parts)
 
     # ---- the loop --------------------------------------------------------------------------------------------------
 
@@ -148,7 +177,7 @@ class _Run:
         """Train to the end, or to a Ctrl-C."""
         self.started = time.perf_counter() - self.history.seconds
         self.saved_at = self.history.step, time.perf_counter()
-        with Interruptible() as self.stop, self.progress, contextlib.closing(self.source):
+        with Interruptible() as self.stop, self.progress, contextlib.closing(self.task):
             self.model.train()
             while True:
                 with contextlib.suppress(_StopRequested):
@@ -167,36 +196,44 @@ class _Run:
     def _step(self):
         """Take one optimiser step."""
         history, step = self.history, self.history.step
-        x, target = self.source.batch(step)
+        batch = self.task.source.batch(step)
         self.optimiser.zero_grad()
-        loss = self._loss(self.model.logits(Tensor(x)), target)
+        losses = self._losses(batch, step)
+        loss = total(losses)
         value = loss.item()
         if not np.isfinite(value):
-            self._not_finite(x, target, f"the loss of step {step + 1} is {value}")
+            self._not_finite(batch, step, f"the loss of step {step + 1} is {value}")
         loss.backward()
         norm = optim.clip_grad_norm_(self.model.parameters(), self.options.clip_norm or float("inf")).item()
         if not np.isfinite(norm):
-            self._not_finite(x, target, f"the gradient of step {step + 1} is {norm}")
+            self._not_finite(batch, step, f"the gradient of step {step + 1} is {norm}")
         history.learning_rate = self.optimiser.param_groups[0]["lr"]
         self.optimiser.step()
         if self.schedule is not None and step + 1 < self.options.steps:
             self.schedule.step()
         history.step += 1
         history.losses.append(value)
-        self.progress.step(value, history.learning_rate)
+        for name, values in history.parts.items():
+            values.append(losses[name].item())
+        self.progress.step(value, history.learning_rate, {name: values[-1] for name, values in history.parts.items()})
 
-    def _loss(self, logits, target):
-        """Return the loss of the options."""
-        return recipe.loss(logits, target, self.options.dice_weight)
+    def _losses(self, batch, step):
+        """Return the losses of a batch; a detector itself refuses NaN, whose source is named then too."""
+        try:
+            return self.task.losses(batch, step)
+        except (ValueError, FloatingPointError) as error:
+            self._not_finite(batch, step, f"the losses of step {step + 1} could not be computed", error)
 
-    def _not_finite(self, x, target, what):
-        """Raise the error that names the first layer with a NaN or infinity."""
-        where = find_not_finite(self.model, lambda logits: self._loss(logits, target), x)
+    def _not_finite(self, batch, step, what, error=None):
+        """Raise the error that names the first layer with a NaN or infinity, or ``error`` where there is none."""
+        where = find_not_finite(self.model, self.task.pictures(batch), lambda: self.task.losses(batch, step))
+        if where is None and error is not None:
+            raise error
         kept = "" if self.folder is None else f"; the last good checkpoint is {self.folder.last}"
         raise FloatingPointError(
             f"{what} (NaN or infinity): {where or 'it did not come again when the step was repeated'}{kept}. "
             f"{self._advice()}"
-        )
+        ) from error
 
     def _advice(self):
         """Return what to try after a NaN."""
@@ -217,35 +254,35 @@ class _Run:
             "epoch": len(history.rows) + 1,
             "step": history.step,
             "loss": float(np.mean(history.losses[done:])),
+            **{name: float(np.mean(values[done:])) for name, values in history.parts.items()},
             "learning_rate": history.learning_rate,
             **scores,
             "seconds": time.perf_counter() - self.started,
         }
         history.rows.append(row)
         self.progress.epoch(row)
-        if history.best is None or row["dice"] is None or row["dice"] > history.best["dice"]:
+        if self._is_best(row):
             history.best = dict(row)
             self._save_best(row)
         self._save()
         self._write_progress()
 
-    def _validate(self):
-        """Return the mean scores over the validation pictures."""
-        if self.val is None:
-            return dict.fromkeys(("dice", "iou", "pixel_error"))
-        self.progress.validating()
+    def _is_best(self, row):
+        """Return whether an epoch's weights are the ones to keep."""
+        best, name = self.history.best, self.task.best
+        if best is None or row[name] is None or best[name] is None:
+            return True
+        return row[name] > best[name] or row[name] == 0  # as long as nothing is found, the newest
 
-        def give_up_on_request(done, total):
+    def _validate(self):
+        """Return the scores over the validation pictures."""
+
+        def before(done, total):
             if self.stop.requested:
                 raise _StopRequested
+            self.progress.validating(done, total)
 
-        return evaluate(
-            self.model,
-            self.val,
-            tile=self.tile,
-            normalisation=self.options.normalisation,
-            before_tile=give_up_on_request,
-        ).mean()
+        return self.task.validate(before)
 
     def _check_weights(self):
         """Raise an error if the last step has spoilt the weights: such weights are never written."""
@@ -262,10 +299,9 @@ class _Run:
         if self.folder is None:
             return
         about = {
-            "normalisation": self.options.normalisation,
+            **self.task.about(),
             "step": self.history.step,
-            "scores": {name: row[name] for name in ("dice", "iou", "pixel_error")},
-            "trained_on": data_source.names(self.source.dataset),
+            "scores": {score.name: row[score.name] for score in self.task.scores},
             **self.info,
         }
         with self._clear_write_errors():
@@ -286,7 +322,7 @@ class _Run:
                     "model": self.model.state_dict(),
                     "optimiser": self.optimiser.state_dict(),
                     "schedule": None if self.schedule is None else self.schedule.state_dict(),
-                    "history": {**vars(self.history), "losses": np.array(self.history.losses, np.float64)},
+                    "history": self.history.state(),
                 }
             )
 
@@ -294,7 +330,7 @@ class _Run:
         """Write the table and the curve."""
         if self.folder is not None:
             with self._clear_write_errors():
-                self.folder.write_progress(self.history.losses, self.history.rows)
+                self.folder.write_progress(self.history, self.task)
 
     @contextlib.contextmanager
     def _clear_write_errors(self):
@@ -354,4 +390,4 @@ class _Run:
         self.optimiser.load_state_dict(state["optimiser"])
         if self.schedule is not None:
             self.schedule.load_state_dict(state["schedule"])
-        self.history = History(**{**state["history"], "losses": state["history"]["losses"].tolist()})
+        self.history = History.from_state(state["history"])

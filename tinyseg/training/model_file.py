@@ -1,4 +1,4 @@
-"""A trained U-Net in one file: weights, and all that is needed to build the network and to prepare pictures for it."""
+"""A trained network in one file: weights, and all that is needed to build it and to prepare pictures for it."""
 
 import difflib
 import json
@@ -6,24 +6,41 @@ import os
 import re
 
 import tinyseg
-from tinyseg import weights
+from tinyseg import models, weights
 from tinyseg.data.normalise import check_normalisation
-from tinyseg.models import UNet
 
-_KEY = "tinyseg"
+#: Key of the description in a file's metadata.
+ABOUT = "tinyseg"
+#: Kinds of networks that find objects, and what people call them.
+DETECTORS = {"maskrcnn": "a Mask R-CNN", "fasterrcnn": "a Faster R-CNN"}
+_NAMES = {"unet": "a U-Net", **DETECTORS}
 #: How a U-Net's parameters and buffers are called.
 _NAME = re.compile(r"(layer|deconv)\d+(_conv)?\.((conv|bn)\d\.)?(weight|bias|running_(mean|var)|num_batches_tracked)")
 
 
+def kind_of(model):
+    """Return ``"unet"``, ``"maskrcnn"`` or ``"fasterrcnn"``; anything else is a TypeError."""
+    if isinstance(model, models.UNet):
+        return "unet"
+    config = getattr(model, "config", None)
+    kind = config.get("kind") if isinstance(config, dict) else None
+    if kind in DETECTORS:
+        return kind
+    raise TypeError(
+        f"model is a {type(model).__name__}; expected a UNet, or a detector made by a function of tinyseg.models, "
+        "which has a config"
+    )
+
+
 def save_model(path, model, info=None):
-    """Write a U-Net so that `load_model` needs nothing else.
+    """Write a network so that `load_model` needs nothing else.
 
     Parameters
     ----------
     path : str or path-like
         Ends in ``.safetensors``, ``.npz`` or ``.pth``. An older file stays until the new one is complete.
-    model : tinyseg.models.UNet
-        The network.
+    model : tinyseg.models.UNet, FasterRCNN or MaskRCNN
+        The network; a detector was made by a function that leaves its ``config``.
     info : dict, optional
         More to keep, as plain values: ``normalisation``, ``threshold``, ``class_names``, scores, ...
 
@@ -31,35 +48,45 @@ def save_model(path, model, info=None):
     ------
     OSError
         If the file cannot be written.
+    TypeError
+        If the model is of another kind.
     """
+    kind = kind_of(model)
+    if kind == "unet":
+        shape = {name: getattr(model, name) for name in ("in_channels", "out_channels")}
+        shape["widths"] = list(model.widths)
+    else:
+        shape = {"config": model.config}
     about = {
-        "architecture": "unet",
-        "in_channels": model.in_channels,
-        "out_channels": model.out_channels,
-        "widths": list(model.widths),
+        "architecture": kind,
+        **shape,
         "normalisation": {"kind": "standardise"},
         "threshold": 0.5,
         "tinyseg": tinyseg.__version__,
         **(info or {}),
     }
-    weights.save(path, model.state_dict(), {_KEY: json.dumps(about)})
+    weights.save(path, model.state_dict(), {ABOUT: json.dumps(about)})
 
 
-def load_model(path):
-    """Read a U-Net with what is known about it.
+def load_model(path, kinds=None):
+    """Read a network with what is known about it.
 
     Parameters
     ----------
     path : str or path-like
         A file of `save_model`, or any file of weights with the U-Net's parameter names (PyTorch's too): then widths
         and channels follow from the shapes, and pictures are normalised one by one.
+    kinds : sequence of str, optional
+        Which of ``"unet"``, ``"maskrcnn"`` and ``"fasterrcnn"`` will do; all by default.
 
     Returns
     -------
-    model : tinyseg.models.UNet
+    model : tinyseg.models.UNet, FasterRCNN or MaskRCNN
         In evaluation mode.
     info : dict
-        ``in_channels``, ``out_channels``, ``widths``, ``normalisation``, ``threshold`` and whatever else was saved.
+        ``kind``, ``normalisation``, ``threshold`` and whatever else was saved; of a U-Net also ``in_channels``,
+        ``out_channels`` and ``widths``, of a detector ``config``, ``class_names`` (index 0 is the background; empty
+        where they are unknown) and ``category_ids`` (of each class from 1, as COCO's files number it).
 
     Raises
     ------
@@ -74,31 +101,58 @@ def load_model(path):
             f"{os.fspath(path)} is a training checkpoint, to go on training from; the weights to predict with are in "
             "best.safetensors beside it"
         )
-    if _KEY in metadata:
-        info = _described(path, metadata[_KEY])
+    if ABOUT in metadata:
+        info = description(path, metadata[ABOUT])
     else:
-        info = {"normalisation": {"kind": "standardise"}, "threshold": 0.5, **_shape_of_unet(path, state)}
-    model = UNet(info["in_channels"], info["out_channels"], info["widths"])
+        shape = _shape_of_unet(path, state)
+        info = {"kind": "unet", "normalisation": {"kind": "standardise"}, "threshold": 0.5, **shape}
+    if kinds is not None and info["kind"] not in kinds:
+        wanted = " or ".join(_NAMES[kind] for kind in kinds)
+        raise ValueError(f"{os.fspath(path)} holds {_NAMES[info['kind']]}; expected {wanted}")
     try:
+        model = _build(info)
         model.load_state_dict(state)
     except (KeyError, ValueError, TypeError) as error:
         raise ValueError(f"{os.fspath(path)}: {error}") from None
     return model.eval(), info
 
 
-def _described(path, text):
+def _build(info):
+    """Return the network that a description names, with random weights."""
+    if info["kind"] == "unet":
+        return models.UNet(info["in_channels"], info["out_channels"], info["widths"])
+    return models.from_config(info["config"])
+
+
+def description(path, text):
     """Return the description in a file's metadata, checked as far as code relies on it."""
     try:
         about = json.loads(text)
-        if about["architecture"] != "unet":
-            raise ValueError(f"{os.fspath(path)} is a {about['architecture']!r}; expected a 'unet'")
-        about["widths"] = tuple(about["widths"])
+        kind = about["architecture"]
+        if kind not in _NAMES:
+            raise ValueError(f"{os.fspath(path)} is a {kind!r}; expected a {', '.join(map(repr, _NAMES))}")
+        about["kind"] = kind
         about["normalisation"] = check_normalisation(about["normalisation"])
         if not 0 <= about["threshold"] <= 1:
             raise KeyError
+        if kind == "unet":
+            about["widths"] = tuple(about["widths"])
+        else:
+            _check_classes(about)
     except (KeyError, TypeError, json.JSONDecodeError):
         raise ValueError(f"{os.fspath(path)} has a description that is damaged or of a later version") from None
     return about
+
+
+def _check_classes(about):
+    """Fill in and check what a detector's description says of its classes."""
+    count = about["config"]["num_classes"] - 1
+    about["class_names"] = [str(name) for name in about.get("class_names", ())]
+    about["category_ids"] = [int(number) for number in about.get("category_ids", range(1, count + 1))]
+    if about["config"]["kind"] != about["kind"] or len(about["category_ids"]) != count:
+        raise KeyError
+    if about["class_names"] and len(about["class_names"]) != count + 1:
+        raise KeyError
 
 
 def _shape_of_unet(path, state):

@@ -2,17 +2,60 @@
 
 import dataclasses
 import math
+from typing import Any, ClassVar
 
 from tinyseg.data.normalise import check_normalisation
 
 OPTIMISERS = ("adam", "adamw", "sgd")
-SCHEDULES = ("one-cycle", "constant")
 AUGMENTATIONS = ("turns", "strong", "photo", "none")
 
 
+class CommonOptions:
+    """The checks that options of all kinds of networks share; dataclasses inherit it.
+
+    Raises
+    ------
+    TypeError, ValueError
+        In one sentence that names the option.
+    """
+
+    #: Options that are whole numbers, with the least that each may be.
+    whole: ClassVar[dict] = {}
+    #: Options that are finite numbers, with whether 0 is too little. ``clip_norm`` may also be None.
+    numbers: ClassVar[dict] = {"learning_rate": True, "weight_decay": False, "clip_norm": True}
+    #: Options that are one of some words.
+    choices: ClassVar[dict] = {}
+
+    def __post_init__(self):
+        for name, least in self.whole.items():
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int):
+                raise TypeError(f"{name} is {value!r}; expected a whole number")
+            if value < least:
+                raise ValueError(f"{name} is {value}; expected at least {least}")
+        for name, positive in self.numbers.items():
+            value = getattr(self, name)
+            if name == "clip_norm" and value is None:
+                continue
+            if isinstance(value, bool) or not isinstance(value, (int, float)):
+                raise TypeError(f"{name} is {value!r}; expected a number")
+            if not math.isfinite(value) or value < 0 or (positive and value == 0):
+                raise ValueError(
+                    f"{name} is {value}; expected a finite number {'above 0' if positive else 'of at least 0'}"
+                )
+        for name, allowed in self.choices.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; expected one of {', '.join(map(repr, allowed))}")
+        object.__setattr__(self, "normalisation", check_normalisation(getattr(self, "normalisation", None)))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the options as a dict of plain values."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}  # type: ignore[arg-type]
+
+
 @dataclasses.dataclass(frozen=True)
-class Options:
-    """How to train. Two runs with equal options, data and initial weights end in equal weights, bit for bit.
+class Options(CommonOptions):
+    """How to train a U-Net. Two runs with equal options, data and initial weights end in equal weights, bit for bit.
 
     Parameters
     ----------
@@ -40,7 +83,7 @@ class Options:
     normalisation : dict or str
         How pictures are prepared; see `tinyseg.data.normalise`.
     augment : {"turns", "strong", "photo", "none"}
-        See `tinyseg.training.data_source.make_augmentation`.
+        See `tinyseg.training.segmentation.make_augmentation`.
     seed : int
         Of the initial weights (for the command line), the crops and the augmentation.
 
@@ -64,37 +107,72 @@ class Options:
     augment: str = "turns"
     seed: int = 0
 
-    def __post_init__(self):
-        for name, least in (("steps", 1), ("batch_size", 1), ("crop", 1), ("steps_per_epoch", 1), ("seed", 0)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int):
-                raise TypeError(f"{name} is {value!r}; expected a whole number")
-            if value < least:
-                raise ValueError(f"{name} is {value}; expected at least {least}")
-        for name in ("learning_rate", "weight_decay", "clip_norm", "dice_weight"):
-            value = getattr(self, name)
-            if name == "clip_norm" and value is None:
-                continue
-            if isinstance(value, bool) or not isinstance(value, (int, float)):
-                raise TypeError(f"{name} is {value!r}; expected a number")
-            positive = name in ("learning_rate", "clip_norm")
-            if not math.isfinite(value) or value < 0 or (positive and value == 0):
-                raise ValueError(
-                    f"{name} is {value}; expected a finite number {'above 0' if positive else 'of at least 0'}"
-                )
-        for name, allowed in (
-            ("optimiser", OPTIMISERS),
-            ("schedule", SCHEDULES),
-            ("augment", AUGMENTATIONS),
-        ):
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; expected one of {', '.join(map(repr, allowed))}")
+    whole: ClassVar[dict] = {"steps": 1, "batch_size": 1, "crop": 1, "steps_per_epoch": 1, "seed": 0}
+    numbers: ClassVar[dict] = {**CommonOptions.numbers, "dice_weight": False}
+    choices: ClassVar[dict] = {
+        "optimiser": OPTIMISERS,
+        "schedule": ("one-cycle", "constant"),
+        "augment": AUGMENTATIONS,
+    }
 
-        object.__setattr__(self, "normalisation", check_normalisation(self.normalisation))
 
-    def as_dict(self):
-        """Return the options as a dict of plain values."""
-        return dataclasses.asdict(self)
+@dataclasses.dataclass(frozen=True)
+class DetectorOptions(CommonOptions):
+    """How to train a detector: Faster R-CNN or Mask R-CNN. Equal runs end in equal weights here too, bit for bit.
+
+    Parameters
+    ----------
+    steps : int
+        Number of optimiser steps.
+    batch_size : int
+        Pictures per step, each whole.
+    learning_rate : float
+        The highest learning rate of the schedule.
+    optimiser : {"adamw", "adam", "sgd"}
+        SGD has momentum 0.9.
+    weight_decay : float
+        As in PyTorch's optimiser of that name.
+    schedule : {"cosine", "linear", "one-cycle", "constant"}
+        How the rate falls to nearly 0 after the warm-up; one-cycle has a warm-up of its own, and constant has none.
+    warm_up : int
+        Steps over which the rate rises at first; at most a fifth of all steps.
+    clip_norm : float or None
+        Longest gradient, as the norm over all parameters; longer ones are scaled down. None: no limit.
+    steps_per_epoch : int
+        Steps between two validations.
+    normalisation : dict or str
+        How pictures are prepared; see `tinyseg.data.normalise`.
+    augment : {"turns", "strong", "photo", "none"}
+        See `tinyseg.data.detection_augmentation`.
+    seed : int
+        Of the initial weights (for the command line), the order of the pictures, the augmentation, and the proposals
+        and anchors that a step learns from.
+
+    Raises
+    ------
+    TypeError, ValueError
+        In one sentence that names the option.
+    """
+
+    steps: int = 600
+    batch_size: int = 4
+    learning_rate: float = 1e-3
+    optimiser: str = "adamw"
+    weight_decay: float = 0.01
+    schedule: str = "cosine"
+    warm_up: int = 20
+    clip_norm: float | None = 5.0
+    steps_per_epoch: int = 100
+    normalisation: dict | str = "standardise"
+    augment: str = "turns"
+    seed: int = 0
+
+    whole: ClassVar[dict] = {"steps": 1, "batch_size": 1, "warm_up": 0, "steps_per_epoch": 1, "seed": 0}
+    choices: ClassVar[dict] = {
+        "optimiser": OPTIMISERS,
+        "schedule": ("cosine", "linear", "one-cycle", "constant"),
+        "augment": AUGMENTATIONS,
+    }
 
 
 def differences(before, now):

@@ -16,12 +16,17 @@ class Progress:
         Steps done before, in a resumed run.
     show : bool
         False shows nothing.
+    scores : sequence of tinyseg.training.task.Score
+        What the line of an epoch shows.
+    parts : dict of str
+        Names of the losses that are added up, and what they are called in the bar.
     """
 
-    def __init__(self, steps, start, show):
+    def __init__(self, steps, start, show, scores, parts):
         self._steps, self._start, self._show = steps, start, show
+        self._scores, self._labels = scores, {"loss": "loss", **parts}
         self._bar: Any = None
-        self._loss = None
+        self._smooth: dict[str, float] = {}
         self._first = True
 
     def __enter__(self):
@@ -39,7 +44,7 @@ class Progress:
                 mininterval=0.2 if self._animated else 10.0,  # a log file needs no animation
                 smoothing=0.05,
             )
-            self._began = time.perf_counter()
+            self._began = self._shown_at = time.perf_counter()
         return self
 
     def __exit__(self, *exc):
@@ -47,16 +52,20 @@ class Progress:
             self._bar.set_description("done" if self._bar.n == self._steps else "stopped")
             self._bar.close()
 
-    def step(self, loss, rate):
-        """Show one more step."""
+    def step(self, loss, rate, parts):
+        """Show one more step, and the losses that were added up where there are several."""
         if self._bar is None:
             return
-        self._loss = loss if self._loss is None else 0.95 * self._loss + 0.05 * loss
+        for name, value in {"loss": loss, **parts}.items():
+            self._smooth[name] = 0.95 * self._smooth.get(name, value) + 0.05 * value
         if self._first:
             self._first = False
             self._after_compiling()
         self._bar.set_description("training", refresh=False)
-        self._bar.set_postfix(loss=f"{self._loss:.4f}", rate=f"{rate:.1e}", refresh=False)
+        digits = 3 if parts else 4
+        texts = {self._labels[name]: f"{value:.{digits}f}" for name, value in self._smooth.items()}
+        # a dict keeps its order, keywords would be sorted; what a narrow terminal cuts off comes last
+        self._bar.set_postfix({"loss": texts.pop("loss"), "rate": f"{rate:.1e}", **texts}, refresh=False)
         self._bar.update()
 
     def _after_compiling(self):
@@ -67,17 +76,18 @@ class Progress:
         self._bar.unpause()
         self._bar.start_t = self._bar._time()
 
-    def validating(self):
-        """Show that validation is going on; in a log file, the line of the epoch will say so."""
-        if self._bar is not None:
-            self._bar.set_description("validating", refresh=self._animated)
+    def validating(self, done, total):
+        """Show how far validation is; in a log file, the line of the epoch will say so."""
+        if self._bar is not None and self._animated:
+            moment = time.perf_counter()
+            if moment > self._shown_at + 0.2:
+                self._shown_at = moment
+                self._bar.set_description("validating" if total < 2 else f"validating {done}/{total}")
 
     def epoch(self, row):
         """Show the line of an epoch."""
         scores = "  ".join(
-            f"{label} {row[name]:.4f}"
-            for name, label in (("dice", "Dice"), ("iou", "IoU"), ("pixel_error", "pixel error"))
-            if row[name] is not None
+            f"{score.label} {row[score.name]:.4f}" for score in self._scores if row[score.name] is not None
         )
         if self._bar is not None:
             self._bar.set_description("training", refresh=False)

@@ -1,71 +1,54 @@
-"""What the options of a run stand for: its loss, its optimiser, its learning rate."""
+"""What the options of a run stand for: its optimiser, its learning rate, the moments at which it saves."""
 
-import numpy as np
+import math
 
-from tinyseg import ops, optim
-from tinyseg.tensor import Tensor
-
-
-def loss(logits, target, dice_weight=0.0):
-    """Return the loss of a batch: cross entropy, plus Dice where it is wanted.
-
-    Parameters
-    ----------
-    logits : Tensor
-        (N, classes, H, W): the model's scores.
-    target : ndarray
-        (N, 1, H, W) of 0 and 1 for one class, (N, H, W) of class numbers for more.
-    dice_weight : float
-        Factor of the Dice loss: over the whole batch for one class (`tinyseg.ops.dice_loss`), else `dice_of_classes`.
-
-    Returns
-    -------
-    Tensor
-        A single value.
-    """
-    binary = logits.shape[1] == 1
-    value = ops.binary_cross_entropy_with_logits(logits, target) if binary else ops.cross_entropy(logits, target)
-    if dice_weight:
-        dice = ops.dice_loss(logits, target) if binary else dice_of_classes(logits, target)
-        value = value + dice * dice_weight
-    return value
-
-
-def dice_of_classes(logits, target):
-    """Return 1 minus the mean over the classes of the Dice of their softmax probabilities.
-
-    Parameters
-    ----------
-    logits : Tensor
-        (N, classes, H, W).
-    target : ndarray
-        (N, H, W) class numbers.
-
-    Returns
-    -------
-    Tensor
-        A single value; areas are summed over the batch, with 1 added above and below the bar.
-    """
-    truth = (target[:, None] == np.arange(logits.shape[1])[:, None, None]).astype(logits.dtype)
-    p = ops.softmax(logits, dim=1)
-    both = (p * Tensor(truth)).sum((0, 2, 3))
-    sizes = p.sum((0, 2, 3)) + Tensor(truth.sum((0, 2, 3)))
-    return 1.0 - ((both * 2.0 + 1.0) / (sizes + 1.0)).mean()
+from tinyseg import optim
 
 
 def make_optimiser(model, options):
-    """Return the optimiser that `Options` names, over all parameters of a model."""
+    """Return the optimiser that `Options` names, over all parameters of a model that are trained."""
     settings = {"lr": options.learning_rate, "weight_decay": options.weight_decay}
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if options.optimiser == "sgd":
-        return optim.SGD(model.parameters(), momentum=0.9, **settings)
-    return {"adam": optim.Adam, "adamw": optim.AdamW}[options.optimiser](model.parameters(), **settings)
+        return optim.SGD(parameters, momentum=0.9, **settings)
+    return {"adam": optim.Adam, "adamw": optim.AdamW}[options.optimiser](parameters, **settings)
 
 
 def make_schedule(optimiser, options):
     """Return the learning-rate schedule that `Options` names, or None for a constant rate."""
     if options.schedule == "constant":
         return None
-    return optim.OneCycleLR(optimiser, options.learning_rate, total_steps=options.steps)
+    if options.schedule == "one-cycle":
+        return optim.OneCycleLR(optimiser, options.learning_rate, total_steps=options.steps)
+    return optim.LambdaLR(optimiser, falling(options.schedule, options.steps, options.warm_up))
+
+
+def falling(shape, steps, warm_up):
+    """Return a rate that rises from nearly 0, then falls to nearly 0, as a function of the number of steps done.
+
+    Parameters
+    ----------
+    shape : {"cosine", "linear"}
+        How it falls.
+    steps : int
+        Steps of the run.
+    warm_up : int
+        Steps over which it rises in a straight line; no more than a fifth of all steps are taken.
+
+    Returns
+    -------
+    callable
+        From a number of steps, 0 to ``steps - 1``, to a factor above 0, at most 1.
+    """
+    rising = min(warm_up, steps // 5)
+
+    def factor(step):
+        if step < rising:
+            return (step + 1) / (rising + 1)
+        done = (step - rising) / max(1, steps - rising)
+        return 1 - done if shape == "linear" else (1 + math.cos(math.pi * done)) / 2
+
+    return factor
 
 
 def checked_interval(value):

@@ -7,9 +7,7 @@ from pathlib import Path
 
 from tinyseg import files
 from tinyseg.training import checkpoint
-from tinyseg.training.curve import write_curve
-
-COLUMNS = ("epoch", "step", "loss", "learning_rate", "dice", "iou", "pixel_error", "seconds")
+from tinyseg.training.curve import draw_curve
 
 
 class RunFolder:
@@ -72,20 +70,25 @@ class RunFolder:
         """Write the run's settings for people to read."""
         files.write_text(self.config, json.dumps(config, indent=2) + "\n")
 
-    def write_progress(self, losses, rows):
+    def write_progress(self, history, task):
         """Write the table and the picture of the run so far; rows beyond the checkpoint vanish."""
-        files.write_text(self.metrics, metrics_text(rows))
-        if rows:
-            write_curve(self.curve, losses, rows)
+        scores = [score.name for score in task.scores]
+        columns = ["epoch", "step", "loss", *task.parts, "learning_rate", *scores, "seconds"]
+        files.write_text(self.metrics, metrics_text(history.rows, columns))
+        if history.rows:
+            parts = {label: history.parts[name] for name, label in task.parts.items()}
+            files.write_bytes(self.curve, draw_curve(history.losses, history.rows, task.scores, parts))
 
 
-def metrics_text(rows):
+def metrics_text(rows, columns):
     """Return the rows of ``metrics.csv`` as text.
 
     Parameters
     ----------
     rows : list of dict
-        One per epoch, with the keys `COLUMNS`; None is left empty.
+        One per epoch; None is left empty.
+    columns : sequence of str
+        Their keys.
 
     Returns
     -------
@@ -93,9 +96,9 @@ def metrics_text(rows):
     """
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    writer.writerow(columns)
     for row in rows:
-        writer.writerow([_cell(row.get(name)) for name in COLUMNS])
+        writer.writerow([_cell(row.get(name)) for name in columns])
     return buffer.getvalue()
 
 

@@ -1,0 +1,214 @@
+"""What `tinyseg train` makes of the data of a detector: data sets, sizes of anchors, the network."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+def open_data(settings):
+    """Open what a detector is trained and scored on.
+
+    Parameters
+    ----------
+    settings : dict
+        Of the command line.
+
+    Returns
+    -------
+    train, val : data set
+        The second may be empty.
+    places : dict
+        Settings to remember: files and folders as absolute paths.
+
+    Raises
+    ------
+    ValueError, OSError
+        If the data are not there, or wrong.
+    """
+    from tinyseg.cli.data_folders import open_objects
+    from tinyseg.data import Subset, select, split
+
+    dataset, places = open_objects(settings["data"], settings["pictures"], settings["labels"])
+    if settings["val_data"] is None:
+        chosen = split(
+            dataset.names, settings["train"], settings["val"], fraction=settings["val_fraction"], seed=settings["seed"]
+        )
+        train, val = Subset(dataset, chosen[0]), Subset(dataset, chosen[1])
+    else:
+        other = settings["val_folder"]
+        if other is None and settings["val_data"].lower().endswith(".json"):
+            other = settings["pictures"]
+        scored, there = open_objects(settings["val_data"], other, None, option="--val-data")
+        places.update(val_data=there["data"], val_folder=there["pictures"] if settings["val_folder"] else None)
+        check_same_classes(dataset, scored)
+        everything = range(len(dataset))
+        train = Subset(dataset, everything if settings["train"] is None else select(dataset.names, settings["train"]))
+        everything = range(len(scored))
+        val = Subset(scored, everything if settings["val"] is None else select(scored.names, settings["val"]))
+    most = settings["val_most"]
+    if len(val) > most:
+        val = Subset(val, np.linspace(0, len(val) - 1, most).round().astype(int))
+    return train, val, places
+
+
+def check_same_classes(train, val):
+    """Raise a ValueError if two data sets have other classes."""
+    for name in ("class_names", "category_ids"):
+        first, second = (tuple(getattr(dataset, name, ())) for dataset in (train, val))
+        if first != second:
+            raise ValueError(
+                f"--data has {len(first)} {name} and --val-data {len(second)}, or others; expected the same classes"
+            )
+
+
+def classes(dataset):
+    """Return names and category ids of a data set's classes, where it has them: a dict of lists."""
+    known = {name: list(getattr(dataset, name, ())) for name in ("class_names", "category_ids")}
+    return {name: values for name, values in known.items() if values}
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What was seen of the objects of a data set.
+
+    Parameters
+    ----------
+    sides : ndarray
+        Of each object, the side in pixels of the square of its box's area.
+    most : int
+        Objects in the picture that has most.
+    """
+
+    sides: np.ndarray
+    most: int
+
+    def words(self):
+        """Return it in words."""
+        low, middle, high = np.quantile(self.sides, [0.05, 0.5, 0.95])
+        return (
+            f"{len(self.sides)} seen, {middle:.0f} pixels across (nine of ten {low:.0f} to {high:.0f}), up to "
+            f"{self.most} in a picture"
+        )
+
+
+def survey(dataset, size=None, pictures=300):
+    """Look at the objects of a data set.
+
+    Parameters
+    ----------
+    dataset : data set
+        Pictures with objects.
+    size : int, optional
+        Length to which the shorter side of pictures is resized; objects count as large as they are then.
+    pictures : int
+        Up to this many are looked at, evenly spread.
+
+    Returns
+    -------
+    Survey
+
+    Raises
+    ------
+    ValueError
+        If there is no object in them.
+    """
+    sides, most = [], 0
+    for i in np.unique(np.linspace(0, len(dataset) - 1, min(pictures, len(dataset))).astype(int)):
+        sample = dataset[int(i)]
+        boxes = sample.boxes.astype(np.float64)
+        scale = 1.0 if size is None else size / min(sample.picture.shape[1:])
+        sides.append(scale * np.sqrt((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])))
+        most = max(most, len(boxes))
+    if not most:
+        raise ValueError(f"there is no object in {len(sides)} training pictures; expected some to learn from")
+    return Survey(np.concatenate(sides), most)
+
+
+def anchor_sizes(found, levels=5):
+    """Return sizes of anchors that suit the objects: each twice the one before, from about the smallest objects.
+
+    Parameters
+    ----------
+    found : Survey
+        What was seen.
+    levels : int
+        How many sizes.
+
+    Returns
+    -------
+    tuple of float
+        Rising. The smallest is a power of 2, at least 4. Where doubling would not reach the largest objects, the
+        steps are longer.
+    """
+    low, high = np.quantile(found.sides, [0.02, 0.98])
+    first = max(4.0, 2.0 ** np.round(np.log2(max(low, 1.0))))
+    step = max(2.0, (high / first) ** (1 / (levels - 1)))
+    return tuple(float(np.round(first * step**level)) for level in range(levels))
+
+
+def build(network, settings, found, num_classes):
+    """Return the network that settings and data call for, with random weights.
+
+    Parameters
+    ----------
+    network : {"maskrcnn", "fasterrcnn"}
+        Which.
+    settings : dict
+        Of the command line; ``anchor_sizes`` are numbers.
+    found : Survey
+        Of the training pictures.
+    num_classes : int
+        With the background.
+
+    Returns
+    -------
+    tinyseg.models.FasterRCNN or MaskRCNN
+    """
+    from tinyseg import models
+
+    sizes, pyramid, width = settings["anchor_sizes"], not settings["single_level"], settings["width"]
+    if pyramid and len(sizes) != 5:
+        raise ValueError(
+            f"--anchor-sizes has {len(sizes)} sizes; expected 5, one for each level of the feature pyramid"
+        )
+    if settings["norm"] == "frozen" and settings["weights"] is None:
+        raise ValueError("--norm frozen without --weights: there are no statistics to keep; leave it out")
+    options = {
+        "width": width,
+        "fpn": pyramid,
+        "roi_op": settings["roi_op"],
+        "aligned": settings["aligned"],
+        "anchor_sizes": [[size] for size in sizes] if pyramid else [list(sizes)],
+        "norm": settings["norm"],
+        "min_size": settings["size"],
+        "box_detections_per_img": 100 if found.most <= 50 else 300,
+        "channels": 4 * width,
+        "representation_size": 16 * width,
+    }
+    if network == "fasterrcnn":
+        return models.faster_rcnn(num_classes, settings["backbone"], **options)
+    return models.mask_rcnn(num_classes, settings["backbone"], mask_channels=4 * width, **options)
+
+
+def start(model, path, say):
+    """Start a network from the weights of a file, say what was not in it, and return how they want pictures prepared.
+
+    Parameters
+    ----------
+    model : tinyseg.models.FasterRCNN or MaskRCNN
+        Changed in place.
+    path : str
+        The file.
+    say : callable
+        Prints a line.
+
+    Returns
+    -------
+    dict
+        The normalisation.
+    """
+    from tinyseg.training.start import start_from
+
+    normalisation, new = start_from(model, path)
+    say(f"starting from {path}" + (f"; new, with random weights: {', '.join(new)}" if new else ", all of it"))
+    return normalisation
