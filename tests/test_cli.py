@@ -18,7 +18,7 @@ from tinyseg.cli import build_parser, main
 from tinyseg.cli.common import error_line, interval
 from tinyseg.cli.evaluate import table
 from tinyseg.cli.predict import plan_outputs
-from tinyseg.cli.train import DEFAULTS
+from tinyseg.cli.train_unet import DEFAULTS
 from tinyseg.data import SyntheticCells, read_mask, read_picture, write_mask, write_picture
 from tinyseg.evaluation import SegmentationScores, predict, to_mask
 from tinyseg.training import Options, checkpoint, load_model
