@@ -225,13 +225,14 @@ def test_found_objects_have_the_colour_of_their_truth():
         "scores": np.linspace(0.6, 0.9, len(order)),
         "masks": sample.instance_masks[order],
     }
-    sheet = draw.beside_truth(sample, found, show_labels=False, show_boxes=False)
-    left, right = sheet[-104:-8, 8:104], sheet[-104:-8, 112:208]
+    left, right = draw.truth_and_prediction(sample, found, show_labels=False, show_boxes=False)
     np.testing.assert_array_equal(left, right)
-    missed = {name: value[:1] for name, value in found.items()}
-    assert (draw.beside_truth(sample, missed)[-104:-8, 112:208] != left).any()
+    one = {name: value[:1] for name, value in found.items()}
+    assert (draw.truth_and_prediction(sample, one, show_labels=False)[1] != left).any()
+    labelled = draw.truth_and_prediction(sample, found, scale=3)
+    assert labelled[0].shape == (288, 288, 3) and (labelled[0] != labelled[1]).any()  # scores on one side only
     with pytest.raises(ValueError, match="sample 'x' has no boxes"):
-        draw.beside_truth(type(sample)(sample.picture, name="x"), found)
+        draw.truth_and_prediction(type(sample)(sample.picture, name="x"), found)
 
 
 @pytest.mark.parametrize(

@@ -4,13 +4,12 @@ Drawings are arrays, (H, W, 3) uint8; `save` writes them. No drawing touches mat
 for a colour map, when one is drawn, and never opens a window.
 """
 
-from tinyseg.draw.objects import beside_truth, detections, instances, mask_window
+from tinyseg.draw.objects import detections, instances, mask_window, truth_and_prediction
 from tinyseg.draw.pictures import ERROR_COLOURS, errors, overlay, probability_map, save, to_rgb
 from tinyseg.draw.sheets import panels
 
 __all__ = [
     "ERROR_COLOURS",
-    "beside_truth",
     "detections",
     "errors",
     "instances",
@@ -20,4 +19,5 @@ __all__ = [
     "probability_map",
     "save",
     "to_rgb",
+    "truth_and_prediction",
 ]

@@ -6,7 +6,6 @@ from tinyseg.colours import CLASS_COLOURS
 from tinyseg.draw.labels import label_texts, paint_labels
 from tinyseg.draw.object_colours import object_colours
 from tinyseg.draw.pictures import check_opacity, overlay, strips, to_rgb
-from tinyseg.draw.sheets import panels
 
 #: With more masks than this, boxes would hide more than they show.
 _MOST_BOXES_WITH_MASKS = 40
@@ -46,7 +45,7 @@ def detections(
     scores : ndarray or Tensor, optional
         (K,): how sure the detector is; without them, the first object lies on top.
     masks : ndarray, Tensor or sequence, optional
-        (K, H, W) or (K, 1, H, W): bool, or numbers, of which those above 0.5 belong to the object. Or a sequence that
+        (K, H, W) or (K, 1, H, W): bool, or numbers, of which those from 0.5 on belong to the object. Or a sequence that
         gives for each object (H, W), or (first row, first column, part of a mask) as `mask_window` does: it is asked
         once for each object, so that masks can be made one at a time.
     class_names : sequence of str
@@ -149,8 +148,8 @@ def instances(picture, labels, *, opacity=0.4, outline=True, stretch=False):
     return drawn
 
 
-def beside_truth(sample, prediction, *, titles=("truth", "prediction"), class_names=None, **options):
-    """Draw the truth of a picture beside what was found; an object that was found has one colour in both.
+def truth_and_prediction(sample, prediction, class_names=None, **options):
+    """Draw the truth of a picture, and what was found; an object that was found has one colour in both.
 
     Parameters
     ----------
@@ -158,8 +157,6 @@ def beside_truth(sample, prediction, *, titles=("truth", "prediction"), class_na
         Picture, boxes, classes and, where there are some, masks.
     prediction : dict
         ``boxes`` and, as there are, ``labels``, ``scores`` and ``masks``, as for `detections`.
-    titles : (str, str)
-        Words above the two.
     class_names : sequence of str, optional
         Names of the classes; those of the sample by default.
     **options
@@ -167,8 +164,8 @@ def beside_truth(sample, prediction, *, titles=("truth", "prediction"), class_na
 
     Returns
     -------
-    ndarray
-        (H, W, 3) uint8.
+    truth, prediction : ndarray
+        (H, W, 3) uint8: two drawings, which `panels` puts side by side.
 
     Raises
     ------
@@ -179,18 +176,17 @@ def beside_truth(sample, prediction, *, titles=("truth", "prediction"), class_na
         raise ValueError(f"sample {sample.name!r} has no boxes; expected a picture with its objects")
     names = sample.class_names if class_names is None else class_names
     palette = np.asarray(CLASS_COLOURS)
-    shape = np.shape(sample.picture)[-2:]
     found = np.asarray(_array(prediction["boxes"]), np.float64).reshape(-1, 4)
     true = np.asarray(sample.boxes, np.float64).reshape(-1, 4)
-    chosen = object_colours(np.concatenate([true, found]), CLASS_COLOURS, _near(shape))
+    both = np.concatenate([true, found])
+    chosen = object_colours(both, CLASS_COLOURS, _near(np.shape(sample.picture)[-2:]))
     of_truth, of_found = chosen[: len(true)], chosen[len(true) :].copy()
     for i, j in _matches(true, found, _array(prediction.get("scores"))):
         of_found[j] = of_truth[i]
-    left = detections(
-        sample.picture, true, sample.classes, None, sample.instance_masks, names, colours=palette[of_truth], **options
-    )
+    masks = sample.instance_masks
+    left = detections(sample.picture, true, sample.classes, None, masks, names, colours=palette[of_truth], **options)
     right = detections(sample.picture, **prediction, class_names=names, colours=palette[of_found], **options)
-    return panels([left, right], titles)
+    return left, right
 
 
 def mask_window(mask, shape):
@@ -199,7 +195,7 @@ def mask_window(mask, shape):
     Parameters
     ----------
     mask : ndarray or (int, int, ndarray)
-        (H, W) or (1, H, W): bool, or numbers, of which those above 0.5 count. Or such a part already, which is only
+        (H, W) or (1, H, W): bool, or numbers, of which those from 0.5 on count. Or such a part already, which is only
         checked.
     shape : (int, int)
         Height and width of the picture.
@@ -225,7 +221,7 @@ def mask_window(mask, shape):
     mask = mask[0] if mask.ndim == 3 and mask.shape[0] == 1 else mask
     if mask.shape != tuple(shape):
         raise ValueError(f"mask of an object has shape {mask.shape}; expected {tuple(shape)}, as the picture has")
-    inside = mask if mask.dtype == bool else mask > 0.5
+    inside = mask if mask.dtype == bool else mask >= 0.5
     rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
     if not len(rows):
         return 0, 0, np.zeros((0, 0), bool)
