@@ -336,7 +336,7 @@ def test_names_of_outputs_are_distinct(tmp_path):
         (tmp_path / "y" / "s.tif", 0),
         (tmp_path / "y" / "s.tif", 1),
     ]
-    names = [outputs["mask"].name for _, _, outputs in plan_outputs(pages, tmp_path, 1)]
+    names = [outputs["mask"].name for _, _, outputs in plan_outputs(pages, tmp_path, {"mask": "_mask.png"})]
     assert names == [
         "x_a_png_mask.png",
         "A_tif_mask.png",
@@ -346,7 +346,7 @@ def test_names_of_outputs_are_distinct(tmp_path):
         "s_001_mask.png",
     ]
     same = [(tmp_path / a / "x" / "a.png", None) for a in ("p", "q")]
-    names = {outputs["mask"].name for _, _, outputs in plan_outputs(same, tmp_path, 1)}
+    names = {outputs["mask"].name for _, _, outputs in plan_outputs(same, tmp_path, {"mask": "_mask.png"})}
     assert names == {"x_a_png_mask.png", "x_a_png_2_mask.png"}
 
 

@@ -1,22 +1,37 @@
-"""``tinyseg predict``: masks for pictures."""
+"""``tinyseg predict``: masks for pictures, or the objects in them."""
 
 import sys
 from collections import Counter
 from pathlib import Path
 
-from tinyseg.cli.common import add_command, add_common, error_line, number, tile
+from tinyseg.cli.common import add_command, add_common, error_line, number, tile, whole_number
+from tinyseg.cli.predict_weights import TORCHVISION_MODELS
 
 _DESCRIPTION = """\
 Find with a trained network what it was trained to find, and write for each picture
+
+with a U-Net
   NAME_mask.png         the mask: 0 and 255; with several classes, a picture of class numbers
   NAME_probability.png  how sure the network is: 16-bit grey, 0 is surely not, 65535 surely an
                         object; with several classes NAME_probability.tif, one page per class
   NAME_overlay.png      the mask in colour over the picture, to look at
+with a Mask R-CNN or Faster R-CNN
+  NAME_overlay.png      boxes, classes, scores and masks over the picture, to look at
+  NAME_instances.png    which object each pixel shows: 16-bit, 0 none; numbers rise with the
+                        score, and where objects overlap, the surer one is seen
+                        (Mask R-CNN only)
+  detections.json       all objects of all pictures in COCO's results format: image_id counts
+                        the pictures from 1, file_name and category are their names, object is
+                        the number in NAME_instances.png, segmentation the mask as run-lengths
+
 Pictures may be PNG, TIFF or JPEG files, folders of them, or globs such as 'new/*.tif'. A TIFF
 file of several pages gives NAME_000, NAME_001, ... A picture that cannot be read is named and
 passed over. Pictures themselves are never written over."""
 
-_EXAMPLE = "  tinyseg predict --weights runs/cells/best.safetensors photo.jpg scans/ --out masks"
+_EXAMPLE = """\
+  tinyseg predict --weights runs/cells/best.safetensors photo.jpg scans/ --out masks
+  tinyseg predict --model maskrcnn_resnet50_fpn --weights maskrcnn_resnet50_fpn_coco-bf2d0c1e.pth \\
+      --frozen-bn-eps 0 photo.jpg"""
 
 
 def add_parser(commands):
@@ -25,12 +40,14 @@ def add_parser(commands):
         commands,
         "predict",
         run,
-        "write masks and overlays for pictures, with a trained network",
+        "write masks, or objects, and overlays for pictures, with a trained network",
         _DESCRIPTION,
         _EXAMPLE,
     )
     parser.add_argument("pictures", nargs="+", metavar="PICTURE", help="picture file, folder of pictures, or glob")
-    parser.add_argument("--weights", required=True, metavar="FILE", help="best.safetensors of a training run")
+    parser.add_argument(
+        "--weights", required=True, metavar="FILE", help="best.safetensors of a training run, or see --model"
+    )
     parser.add_argument("--out", default="masks", metavar="DIR", help="folder to write to (default: masks)")
     parser.add_argument("--overwrite", action="store_true", help="replace what an earlier run wrote to --out")
     parser.add_argument(
@@ -39,49 +56,101 @@ def add_parser(commands):
         metavar="X",
         help="probability from which a pixel belongs to an object (default: as the weights say, usually 0.5)",
     )
-    parser.add_argument(
+    _add_options_by_kind(parser)
+    add_common(parser)
+
+
+def _add_options_by_kind(parser):
+    """Add the options that suit one kind of network only."""
+    unet = parser.add_argument_group("with a U-Net")
+    unet.add_argument(
         "--tile",
         type=tile,
-        default="auto",
         metavar="PIXELS",
         help="side of the pieces that large pictures are cut into to save memory; the result is the same without a "
         "seam (default: auto, half a gigabyte at most; none: never cut)",
     )
-    add_common(parser)
+    detector = parser.add_argument_group("with a Mask R-CNN or Faster R-CNN")
+    detector.add_argument(
+        "--score",
+        type=number(0, 1),
+        metavar="X",
+        help="leave out objects whose score, from 0 to 1, is not above this (default: 0.5)",
+    )
+    detector.add_argument(
+        "--max-objects",
+        type=_object_count,
+        metavar="N",
+        help="of each picture, at most this many, the surest (default: as the network is set, usually 100)",
+    )
+    detector.add_argument(
+        "--model",
+        choices=TORCHVISION_MODELS,
+        help="the network of torchvision whose plain state dict (.pth, .safetensors, .npz) --weights is",
+    )
+    detector.add_argument(
+        "--frozen-bn-eps",
+        type=number(0),
+        metavar="X",
+        help="with --model, for weights with frozen batch normalisation: its eps. 0 for those that torchvision "
+        "published in 2019 (COCO_V1), else 1e-5",
+    )
+
+
+def _object_count(text):
+    """Convert a number of objects that 16 bits can number."""
+    import argparse
+
+    value = whole_number(1)(text)
+    if value > 65535:
+        raise argparse.ArgumentTypeError(f"{value} is more than 65535")
+    return value
 
 
 def run(args):
     """Predict; return 0, or 1 if some of the pictures failed."""
     from tinyseg import files
-    from tinyseg.training import load_model
 
-    model, info = load_model(args.weights)
-    threshold = info["threshold"] if args.threshold is None else args.threshold
+    predictor = _predictor(args)
     failures: list[str] = []
     pages = _pages(args.pictures, failures)
     folder = Path(args.out)
-    plan = plan_outputs(pages, folder, model.out_channels)
-    _protect(plan, args.overwrite)
+    plan = plan_outputs(pages, folder, predictor.endings)
+    _protect(plan, [folder / name for name in predictor.run_files], args.overwrite)
     if plan:
         files.make_folder(folder)
     done = 0
-    for path, page, outputs in plan:
-        try:
-            picture, x, note = _read(path, page, model.in_channels)
-            probabilities = _predict(model, x, info, args.tile)
-        except (ValueError, OSError, MemoryError) as error:
-            failures.append(_failure(path, page, error))
-            continue
-        share = _write(outputs, picture, probabilities, threshold)
-        done += 1
-        print(f"{_named(path, page)}{note}: {share}, {outputs['mask']}", flush=True)
-    print(f"{done} of {done + len(failures)} pictures done; masks, probabilities and overlays are in {folder}")
+    try:
+        for path, page, outputs in plan:
+            try:
+                picture, x, note = _read(path, page, predictor.channels)
+                found = predictor.predict(x)
+            except (ValueError, OSError, MemoryError) as error:
+                failures.append(_failure(path, page, error))
+                continue
+            words, shown = predictor.write(outputs, picture, found, path)
+            done += 1
+            print(f"{_named(path, page)}{note}: {words}, {shown}", flush=True)
+    finally:
+        if done:
+            predictor.finish(folder)
+    print(f"{done} of {done + len(failures)} pictures done; {predictor.written.format(folder)}")
     if failures:
         print(f"tinyseg: error: {len(failures)} failed: {failures[0]}", file=sys.stderr)
         for failure in failures[1:]:
             print(f"    {failure}", file=sys.stderr)
         return 1
     return 0
+
+
+def _predictor(args):
+    """Return what predicts and writes, by the kind of network."""
+    from tinyseg.cli.predict_masks import MaskPredictor
+    from tinyseg.cli.predict_objects import ObjectPredictor
+    from tinyseg.cli.predict_weights import load
+
+    model, info = load(args.weights, args.model, args.frozen_bn_eps)
+    return (MaskPredictor if info["kind"] == "unet" else ObjectPredictor)(model, info, args)
 
 
 def _named(path, page):
@@ -119,7 +188,7 @@ def _pages(patterns, failures):
     return pages
 
 
-def plan_outputs(pages, folder, classes):
+def plan_outputs(pages, folder, endings):
     """Choose distinct names for what is written.
 
     Parameters
@@ -128,14 +197,14 @@ def plan_outputs(pages, folder, classes):
         Pictures, with the page of a file of several.
     folder : pathlib.Path
         Where to write.
-    classes : int
-        Outputs of the network.
+    endings : dict of str
+        What is written for each picture, and how its name goes on: ``{"mask": "_mask.png"}``.
 
     Returns
     -------
     list of (pathlib.Path, int or None, dict of pathlib.Path)
-        Each picture with its files ``mask``, ``probability`` and ``overlay``. Names are the pictures' without the
-        ending; where two would be the same, the ending is added, then the folder, then a number.
+        Each picture with its files, by the keys of ``endings``. Names are the pictures' without the ending; where two
+        would be the same, the ending is added, then the folder, then a number.
     """
     forms = [
         lambda path: path.stem,
@@ -152,24 +221,19 @@ def plan_outputs(pages, folder, classes):
         while name.lower() in taken:
             name, number = f"{stem}_{number}", number + 1
         taken.add(name.lower())
-        outputs = {
-            "mask": folder / f"{name}_mask.png",
-            "probability": folder / f"{name}_probability.{'png' if classes == 1 else 'tif'}",
-            "overlay": folder / f"{name}_overlay.png",
-        }
+        outputs = {kind: folder / f"{name}{ending}" for kind, ending in endings.items()}
         plan.append((path, page, outputs))
     return plan
 
 
-def _protect(plan, overwrite):
+def _protect(plan, run_files, overwrite):
     """Refuse to write over a picture, and over anything else unless that is wanted."""
     pictures = {path.resolve() for path, _, _ in plan}
-    for _, _, outputs in plan:
-        for target in outputs.values():
-            if target.resolve() in pictures:
-                raise ValueError(f"{target} is one of the pictures and would be written over; choose another --out")
-            if target.exists() and not overwrite:
-                raise FileExistsError(f"{target} is there already; add --overwrite, or choose another --out")
+    for target in [*run_files, *(target for _, _, outputs in plan for target in outputs.values())]:
+        if target.resolve() in pictures:
+            raise ValueError(f"{target} is one of the pictures and would be written over; choose another --out")
+        if target.exists() and not overwrite:
+            raise FileExistsError(f"{target} is there already; add --overwrite, or choose another --out")
 
 
 def _read(path, page, channels):
@@ -183,52 +247,20 @@ def _read(path, page, channels):
     return picture, x, " (turned to grey for this network)" if channels == 1 else " (grey as red, green and blue)"
 
 
-def _predict(model, picture, info, tile):
-    """Return the probabilities of one picture; a large one, of many tiles, shows how far it is."""
-    from tqdm import tqdm
+def drawable(picture):
+    """Return what can be shown of a picture as it was read, and whether its values need spreading.
 
-    from tinyseg.evaluation import predict
+    Parameters
+    ----------
+    picture : ndarray
+        (C, H, W) float32.
 
-    with tqdm(unit="tile", desc="predicting", leave=False, delay=2, disable=None) as bar:
-
-        def show(done, total):
-            bar.total = total
-            bar.update(done - bar.n)
-
-        return predict(model, picture, tile=tile, normalisation=info["normalisation"], before_tile=show)
-
-
-def _write(outputs, picture, probabilities, threshold):
-    """Write the three files; return in words how much was found."""
-    import numpy as np
-
-    from tinyseg import draw
-    from tinyseg.data import write_mask, write_picture
-    from tinyseg.evaluation import to_mask
-
-    classes = probabilities.shape[0]
-    mask = to_mask(probabilities, threshold)
-    write_mask(outputs["mask"], mask, classes)
-    if classes == 1:
-        write_picture(outputs["probability"], np.clip(probabilities[0], 0, 1), bits=16)
-    else:
-        _write_pages(outputs["probability"], probabilities)
+    Returns
+    -------
+    shown : ndarray
+        (1, H, W) or (3, H, W).
+    dim : bool
+        Whether its values leave [0, 1], or stay in the lower half of it.
+    """
     shown = picture if picture.shape[0] in (1, 3) else picture[:1]
-    dim = shown.size and (shown.min() < 0 or shown.max() > 1 or shown.max() <= 0.5)
-    draw.save(outputs["overlay"], draw.overlay(shown, mask, stretch=bool(dim)))
-    if classes == 1:
-        return f"{mask.mean():.1%} foreground"
-    present = np.unique(mask)
-    return f"classes {', '.join(map(str, present))}"
-
-
-def _write_pages(path, probabilities):
-    """Write one 16-bit page per class."""
-    import numpy as np
-    import tifffile
-
-    from tinyseg.files import atomic_write
-
-    pages = np.rint(np.clip(probabilities, 0, 1) * 65535).astype(np.uint16)
-    with atomic_write(path) as file:
-        tifffile.imwrite(file, pages, photometric="minisblack", compression="zlib", metadata=None)
+    return shown, bool(shown.size and (shown.min() < 0 or shown.max() > 1 or shown.max() <= 0.5))
