@@ -118,7 +118,7 @@ def test_pycocotools_reads_what_was_written(tmp_path, capsys):
 def test_results_are_read_as_they_were_written(tmp_path):
     path = tmp_path / "results.json"
     entries = [entry for i in range(3) for entry in to_results(prediction(), i)]
-    for written in (entries, []):
+    for written in (entries, [{**entry, "file_name": "a.png"} for entry in entries], []):
         write_results(path, written)
         assert read_results(path) == written
 
@@ -145,7 +145,7 @@ def test_no_text_for_run_lengths_reaches_pycocotools_unless_it_counts_the_pixels
     try:
         result = _checked_run_lengths({"size": [2, 3], "counts": text})
     except ValueError as error:
-        assert "do not count the 2 x 3 pixels" in str(error)
+        assert str(error).startswith("has run-lengths whose counts ")
     else:
         assert decoded(result).shape == (2, 3)
 
@@ -163,14 +163,14 @@ def test_no_text_for_run_lengths_reaches_pycocotools_unless_it_counts_the_pixels
         ({"bbox": [1, 2, 3, float("inf")]}, "has bbox"),
         ({"segmentation": [[0, 0, 1, 1, 1, 0]]}, r"has segmentation \[\[0, 0, 1, 1, 1, 0\]\]; expected run-lengths"),
         ({"segmentation": {"size": [2], "counts": "0"}}, "has segmentation"),
-        ({"segmentation": {"size": [2, 3], "counts": [2, 3]}}, "has run-lengths that do not count the 2 x 3 pixels"),
-        ({"segmentation": {"size": [2, 3], "counts": [7, -1]}}, "has run-lengths that do not count the 2 x 3 pixels"),
+        ({"segmentation": {"size": [2, 3], "counts": [2, 3]}}, "has run-lengths whose counts "),
+        ({"segmentation": {"size": [2, 3], "counts": [7, -1]}}, "has run-lengths whose counts "),
         (
             {"segmentation": {"size": [3, 3], "counts": compressed(MASK)}},
-            "has run-lengths that do not count the 3 x 3 pixels",
+            "has run-lengths whose counts count 6 pixels, not the 3 x 3",
         ),
-        ({"segmentation": {"size": [2, 3], "counts": "PPP"}}, "has run-lengths that do not count the 2 x 3 pixels"),
-        ({"segmentation": {"size": [2, 3], "counts": "ä"}}, "has run-lengths that do not count the 2 x 3 pixels"),
+        ({"segmentation": {"size": [2, 3], "counts": "PPP"}}, "has run-lengths whose counts "),
+        ({"segmentation": {"size": [2, 3], "counts": "ä"}}, "has run-lengths whose counts "),
     ],
 )
 def test_a_wrong_entry_is_named(tmp_path, change, words):
@@ -278,9 +278,26 @@ def test_a_results_file_scores_as_the_detector_did(shapes, tmp_path):
 
 def test_detections_of_unknown_pictures_are_named(shapes):
     entry = {"image_id": 99, "category_id": 1, "bbox": [0.0, 0.0, 1.0, 1.0], "score": 0.5}
-    with pytest.raises(ValueError, match="detections of 1 pictures that the data set does not have: image_id 99"):
+    with pytest.raises(ValueError, match="detections of 1 pictures that the data set does not have: 99"):
         evaluate_results([entry], shapes)
     assert evaluate_results([entry], shapes, others=True).summary()["detections"] == 0
+
+
+def test_names_of_files_find_pictures_whatever_their_ids(shapes):
+    entries = evaluate_detector(Repeats(shapes), shapes).results()
+    expected = evaluate_detector(Repeats(shapes), shapes)
+    names = {number: f"{sample.name}.png" for number, sample in enumerate(shapes, 1)}
+    moved = [{**e, "file_name": names[e["image_id"]], "image_id": 5 - e["image_id"]} for e in entries]
+    again = evaluate_results(moved, shapes)
+    assert again.summary() == expected.summary() and again.results() == entries
+    part = evaluate_results(moved, shapes[2:], others=True)
+    assert part.summary()["objects"] == sum(len(sample.classes) for sample in shapes[2:])
+    assert part.summary()["box"]["AP50"] == pytest.approx(1, abs=1e-12)
+
+
+def test_pages_of_one_file_are_told_apart_by_their_ids(shapes):
+    entries = [{**entry, "file_name": "stack.tif"} for entry in evaluate_detector(Repeats(shapes), shapes).results()]
+    assert evaluate_results(entries, shapes).summary()["mask"]["AP50"] == pytest.approx(1, abs=1e-12)
 
 
 def test_masks_of_another_size_are_named(shapes):

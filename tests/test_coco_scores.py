@@ -4,6 +4,7 @@ import builtins
 import contextlib
 import io
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from pycocotools.cocoeval import COCOeval
 
 from tinyseg import Tensor
 from tinyseg.data import Sample
+from tinyseg.data.run_lengths import RunLengthMasks
 from tinyseg.evaluation import CocoScores
 
 NONE = dict.fromkeys(("AP", "AP50", "AP75", "APs", "APm", "APl", "AR"))
@@ -328,6 +330,16 @@ def test_an_area_that_is_given_counts_instead_of_the_mask_s():
     )
     result = summary(found([[0, 0, 50, 10]], [0.9]), given)
     assert result["mask"]["APm"] == pytest.approx(1, abs=1e-12) and result["mask"]["APs"] is None
+
+
+def test_masks_kept_as_run_lengths_are_as_good():
+    samples, predictions = random_case(np.random.default_rng(7))
+    kept = []
+    for sample in samples:
+        runs = [mask_tools.encode(np.asfortranarray(mask, np.uint8)) for mask in sample.masks]
+        masks = RunLengthMasks(runs, sample.picture.shape[1:])
+        kept.append(replace(sample, masks=masks, areas=np.asarray(sample.masks).sum((1, 2)).astype(float)))
+    assert filled(kept, predictions).summary() == filled(samples, predictions).summary()
 
 
 def test_what_lies_in_a_crowd_is_no_false_alarm():

@@ -20,7 +20,8 @@ import io
 
 import numpy as np
 
-from tinyseg.evaluation.coco_results import category_of, mask_tools, run_lengths, to_results, write_results
+from tinyseg.data.run_lengths import RunLengthMasks, mask_tools
+from tinyseg.evaluation.coco_results import category_of, run_lengths, to_results, write_results
 
 SCORES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR")
 
@@ -229,12 +230,11 @@ class CocoScores:
 
 def _truth(sample, number, category_ids):
     """Return the objects of a sample as COCO annotations."""
-    masks = _object_masks(sample)
-    if sample.classes is None or (sample.boxes is None and masks is None):
+    lengths = _object_masks(sample)
+    if sample.classes is None or (sample.boxes is None and lengths is None):
         raise ValueError(f"picture {number} ({sample.name}) has no true objects; expected classes, and boxes or masks")
-    lengths = [] if masks is None else [run_lengths(mask) for mask in masks]
     if sample.boxes is None:
-        boxes = [mask_tools().toBbox(mask).tolist() for mask in lengths]
+        boxes = [mask_tools().toBbox(mask).tolist() for mask in lengths or ()]
     else:
         x1, y1, x2, y2 = sample.boxes.astype(np.float64).T
         boxes = np.stack([x1, y1, x2 - x1, y2 - y1], axis=1).tolist()
@@ -247,7 +247,7 @@ def _truth(sample, number, category_ids):
             "area": box[2] * box[3],
             "iscrowd": 0 if sample.crowd is None else int(sample.crowd[i]),
         }
-        if masks is not None:
+        if lengths is not None:
             # as in COCO's files: an object is as large as its mask, for its box too
             entry |= {"area": float(mask_tools().area(lengths[i])), "segmentation": lengths[i]}
         if sample.areas is not None:
@@ -257,13 +257,15 @@ def _truth(sample, number, category_ids):
 
 
 def _object_masks(sample):
-    """Return an iterable of the masks of a sample's objects, or None where it has none."""
+    """Return the run-lengths of the masks of a sample's objects, or None where it has none."""
+    if isinstance(sample.masks, RunLengthMasks):
+        return list(sample.masks.runs)
     if sample.masks is not None:
-        return sample.masks
+        return [run_lengths(mask) for mask in sample.masks]
     if sample.instances is None or sample.classes is None:
         return None
     # one at a time: all masks of hundreds of objects in a large picture would take much memory
-    return (sample.instances == number for number in range(1, len(sample.classes) + 1))
+    return [run_lengths(sample.instances == number) for number in range(1, len(sample.classes) + 1)]
 
 
 def _have_masks(entries):

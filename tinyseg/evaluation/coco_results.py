@@ -14,26 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from tinyseg import files
-
-
-def mask_tools():
-    """Return the module ``pycocotools.mask``, imported when first needed.
-
-    Returns
-    -------
-    module
-        ``pycocotools.mask``.
-
-    Raises
-    ------
-    ImportError
-        If pycocotools is not installed; says how to install it.
-    """
-    try:
-        from pycocotools import mask
-    except ImportError:
-        raise ImportError("COCO's scores and run-lengths need pycocotools: pip install 'tinyseg[coco]'") from None
-    return mask
+from tinyseg.data.run_lengths import check_runs, mask_tools, uncompress
 
 
 def run_lengths(mask):
@@ -188,7 +169,7 @@ def read_results(path):
     Returns
     -------
     list of dict
-        As `to_results` gives them.
+        As `to_results` gives them, and with ``file_name`` where the file has it; anything else is left out.
 
     Raises
     ------
@@ -240,6 +221,8 @@ def _checked(entry):
     if not isinstance(box, list) or len(box) != 4 or not all(_finite(value) for value in box) or min(box[2:]) < 0:
         raise ValueError(f"has bbox {_short(box)}; expected [x, y, width, height]")
     kept |= {"bbox": [float(value) for value in box], "score": float(entry["score"])}
+    if isinstance(entry.get("file_name"), str):
+        kept["file_name"] = entry["file_name"]
     return kept if segmentation is None else {**kept, "segmentation": segmentation}
 
 
@@ -252,36 +235,13 @@ def _checked_run_lengths(segmentation):
         raise ValueError(
             f"has segmentation {_short(segmentation)}; expected run-lengths, {{'size': [H, W], 'counts': ...}}"
         )
-    if isinstance(counts, str):
-        counts = _decoded_counts(counts)
-    if not all(type(run) is int and run >= 0 for run in counts) or sum(counts) != size[0] * size[1]:
-        raise ValueError(f"has run-lengths that do not count the {size[0]} x {size[1]} pixels of their size")
-    encoded = mask_tools().frPyObjects({"size": size, "counts": counts}, *size)
-    return {"size": size, "counts": encoded["counts"].decode("ascii")}
-
-
-def _decoded_counts(text):
-    """Return the runs that COCO's compressed form stands for; None in the list where the text is broken.
-
-    Five bits a character from code 48 on, the lowest first; 32 says that more follow, 16 in the last one is the sign.
-    From the fourth run on it is the difference to the run before the last (``rleFrString`` in COCO's maskApi.c, which
-    reads on beyond a text that ends within a number: this is why it is not asked first).
-    """
-    runs: list = []
-    value = shift = 0
-    for character in text:
-        code = ord(character) - 48
-        if not 0 <= code < 64 or shift > 30:
-            return [None]
-        value |= (code & 31) << shift
-        shift += 5
-        if code & 32:
-            continue
-        if code & 16:
-            value -= 1 << shift
-        runs.append(value + (runs[-2] if len(runs) > 2 else 0))
-        value = shift = 0
-    return runs if shift == 0 else [None]
+    try:
+        check_runs(uncompress(counts) if isinstance(counts, str) else counts, *size)
+    except ValueError as error:
+        raise ValueError(f"has run-lengths whose counts {error}") from None
+    if isinstance(counts, list):
+        counts = mask_tools().frPyObjects({"size": size, "counts": counts}, *size)["counts"].decode("ascii")
+    return {"size": size, "counts": counts}
 
 
 def _finite(value):

@@ -1,10 +1,17 @@
 """The score of a detector, or of a file of detections, on pictures with truth."""
 
+from pathlib import Path
+
+import numpy as np
+
+from tinyseg import ops
 from tinyseg.data.choose import some
 from tinyseg.data.normalise import normalise
 from tinyseg.evaluation.coco import CocoScores
 from tinyseg.evaluation.prediction import evaluating
 from tinyseg.tensor import no_grad
+
+_PASTED_AT_ONCE = 16
 
 
 def evaluate_detector(
@@ -44,10 +51,25 @@ def evaluate_detector(
             if before_picture is not None:
                 before_picture(done, len(dataset))
             sample = dataset[done]
-            (detections,) = model([normalise(sample.picture, normalisation)])
-            scores.update(detections, sample)
+            found = _detections(model, normalise(sample.picture, normalisation), threshold)
+            scores.update(found, sample)
             bar.update()
     return scores
+
+
+def _detections(model, picture, threshold):
+    """Return what is in one picture, masks as bools; all their probabilities at once would take four times that."""
+    if not hasattr(model, "detect"):  # any other model of torchvision's call form
+        return model([picture])[0]
+    found = {name: tensor.numpy() for name, tensor in model.detect([picture])[0].items()}
+    if "masks" in found:
+        size, small, boxes = picture.shape[1:], found["masks"], found["boxes"]
+        found["masks"] = np.empty((len(small), *size), bool)
+        for start in range(0, len(small), _PASTED_AT_ONCE):
+            part = slice(start, start + _PASTED_AT_ONCE)
+            pasted = ops.paste_masks(small[part].copy(), boxes[part].copy(), size)
+            found["masks"][part] = pasted[:, 0] >= pasted.dtype.type(threshold)
+    return found
 
 
 def evaluate_results(entries, dataset, *, max_detections=300, others=False, progress=False):
@@ -56,7 +78,8 @@ def evaluate_results(entries, dataset, *, max_detections=300, others=False, prog
     Parameters
     ----------
     entries : list of dict
-        From `read_results`. A data set without image ids of its own numbers its pictures from 1.
+        From `read_results`. Where all have a ``file_name``, as `tinyseg predict` writes it, pictures are found by that;
+        else by their ``image_id``, and a data set that has no such numbers counts from 1.
     dataset : data set of tinyseg.data.Sample
         Pictures (C, H, W) with objects; each is read once.
     max_detections : int
@@ -77,21 +100,38 @@ def evaluate_results(entries, dataset, *, max_detections=300, others=False, prog
     ValueError
         If detections are of a picture that the data set does not have, or of another size.
     """
+    key = _key_of_pictures(entries)
     by_picture: dict = {}
     for entry in entries:
-        by_picture.setdefault(entry["image_id"], []).append(entry)
+        by_picture.setdefault(key(entry), []).append(entry)
     scores = _empty_scores(dataset, max_detections)
     with _bar(len(dataset), progress) as bar:
         for index in range(len(dataset)):
             sample = dataset[index]
-            scores.update_results(by_picture.pop(scores.image_id(sample), []), sample)
+            number = scores.image_id(sample)
+            found = by_picture.pop(sample.name, None) or by_picture.pop(number, [])
+            scores.update_results([_renumbered(entry, number) for entry in found], sample)
             bar.update()
     if by_picture and not others:
         raise ValueError(
             f"there are detections of {len(by_picture)} pictures that the data set does not have: "
-            f"image_id {some(map(str, by_picture))}"
+            f"{some(str(picture) for picture in by_picture)} (file_name or image_id)"
         )
     return scores
+
+
+def _key_of_pictures(entries):
+    """Return a function from an entry to its picture: the file's name where that tells pictures apart, else the id."""
+    files = {entry["image_id"]: entry.get("file_name") for entry in entries}
+    names = [None if name is None else Path(name).stem for name in files.values()]
+    if None in names or len(set(names)) < len(names):
+        return lambda entry: entry["image_id"]
+    return lambda entry: Path(entry["file_name"]).stem
+
+
+def _renumbered(entry, number):
+    """Return an entry as the data set counts its pictures."""
+    return {**{key: value for key, value in entry.items() if key != "file_name"}, "image_id": number}
 
 
 def _empty_scores(dataset, max_detections, threshold=0.5):
