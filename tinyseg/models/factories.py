@@ -66,6 +66,7 @@ def resnet_backbone(
         raise ValueError(f"norm is {norm!r}; expected 'batch' or 'frozen'")
     layer = nn.BatchNorm2d if norm == "batch" else partial(nn.FrozenBatchNorm2d, eps=frozen_bn_eps)
     body = _RESNETS[name](width=width, norm_layer=layer)
+    backbone: BackboneWithFPN | SingleLevelBackbone
     if fpn:
         backbone = BackboneWithFPN(body, (1, 2, 3, 4) if returned_layers is None else returned_layers, channels)
     else:
