@@ -104,7 +104,12 @@ def test_pycocotools_reads_what_was_written(tmp_path, capsys):
     path = tmp_path / "results.json"
     write_results(path, to_results(prediction(), 7, (3, 5)))
     truth = COCO()
-    truth.dataset = {"images": [{"id": 7, "height": 2, "width": 3}], "categories": [{"id": 5}], "annotations": []}
+    truth.dataset = {
+        "info": {},
+        "images": [{"id": 7, "height": 2, "width": 3}],
+        "categories": [{"id": 5}],
+        "annotations": [],
+    }
     truth.createIndex()
     found = truth.loadRes(str(path))
     np.testing.assert_array_equal(decoded(found.anns[1]["segmentation"]), MASK)

@@ -261,7 +261,7 @@ def json_of(samples, predictions):
             entry = {"image_id": sample.image_id, "category_id": CATEGORIES[label - 1], "score": float(score)}
             boxes.append({**entry, "bbox": [x1, y1, x2 - x1, y2 - y1]})
             masks.append({**entry, "segmentation": encode(mask[0] >= np.float32(0.5))})
-    truth = {"images": images, "annotations": annotations, "categories": [{"id": i} for i in CATEGORIES]}
+    truth = {"info": {}, "images": images, "annotations": annotations, "categories": [{"id": i} for i in CATEGORIES]}
     return json.dumps(truth), json.dumps(boxes), json.dumps(masks)
 
 

@@ -49,7 +49,7 @@ def network(classes=2, **options):
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
     path = tmp_path_factory.mktemp("weights") / "best.safetensors"
-    save_model(path, network(), {"class_names": ["background", "cell"], "trained_on": ["00", "77"]})
+    save_model(path, network(), {"class_names": ["background", "cell"], "trained_on": ["01", "77"]})
     return path
 
 
@@ -108,11 +108,12 @@ def test_the_truth_as_results_is_perfect(data, dataset, tmp_path, capsys):
 
 def test_some_pictures_of_a_results_file(data, dataset, tmp_path, capsys, fails):
     path = tmp_path / "found.json"
-    write_results(path, answers(dataset, ids=False))
     command = ["evaluate", "--results", path, "--data", data, "--out", tmp_path / "scores"]
-    assert call(*command, "--val", "01-02") == 0
-    scores = json.loads((tmp_path / "scores" / "scores.json").read_text())
-    assert (scores["pictures"], scores["mask"]["AP50"]) == (2, pytest.approx(1))
+    for ids in (True, False):
+        write_results(path, answers(dataset, ids))
+        assert call(*command, "--val", "01-02") == 0
+        scores = json.loads((tmp_path / "scores" / "scores.json").read_text())
+        assert (scores["pictures"], scores["mask"]["AP50"]) == (2, pytest.approx(1))
     write_results(path, [{**entry, "image_id": entry["image_id"] + 1} for entry in answers(dataset)])
     assert "detections of 1 pictures that the data set does not have: 4" in fails(*command)
 
@@ -146,17 +147,17 @@ def test_mistakes_are_one_line(data, dataset, weights, tmp_path, fails):
 
 
 def test_a_detector_is_scored_and_its_detections_saved(data, dataset, weights, tmp_path, capsys):
-    command = ["evaluate", "--data", data, "--val", "00", "--out", tmp_path / "scores", "--max-objects", 7]
+    command = ["evaluate", "--data", data, "--val", "01", "--out", tmp_path / "scores", "--max-objects", 7]
     assert call(*command, "--weights", weights) == 0
     printed = capsys.readouterr().out
     scores = json.loads((tmp_path / "scores" / "scores.json").read_text())
     assert scores["max_detections"] == scores["detections"] == 7
-    assert "trained on pictures of 1 of these names (00" in printed
-    assert scores["objects"] == scores["per_class"]["object"]["objects"] == len(dataset[0].classes)
+    assert "trained on pictures of 1 of these names (01" in printed
+    assert scores["objects"] == scores["per_class"]["object"]["objects"] == len(dataset[1].classes)
     assert f"all  {scores['objects']:>9}  box" in printed
     found = tmp_path / "scores" / "detections.json"
     entries = read_results(found)
-    assert len(entries) == 7 and {entry["image_id"] for entry in entries} == {1}
+    assert len(entries) == 7 and {entry["image_id"] for entry in entries} == {2}
     # and scored again, from the file
     assert call(*command, "--results", found) == 0
     again = json.loads((tmp_path / "scores" / "scores.json").read_text())

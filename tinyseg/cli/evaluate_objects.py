@@ -2,6 +2,7 @@
 
 import csv
 import io
+from dataclasses import replace
 from pathlib import Path
 
 DETECTIONS = "detections.json"
@@ -61,7 +62,7 @@ def run_results(args):
     scores = evaluate_results(entries, samples, max_detections=args.max_objects or 300, others=not whole, progress=True)
     summary = scores.summary()
     print(table(summary))
-    known = set(getattr(samples, "category_ids", ())) or set(range(1, len(samples.class_names)))
+    known = set(samples.category_ids) or set(range(1, len(samples.class_names)))
     unknown = sorted({entry["category_id"] for entry in entries} - known)
     if unknown:
         print(f"note: the data have no category {', '.join(map(str, unknown))}; detections of it do not count")
@@ -72,11 +73,32 @@ def run_results(args):
 def _open(args):
     """Return the pictures with objects, where they are, and whether these are all of the data."""
     from tinyseg.cli.data_folders import open_objects
-    from tinyseg.data import Subset, select
+    from tinyseg.data import select
 
     dataset, places = open_objects(args.data, args.pictures, args.masks)
     chosen = range(len(dataset)) if args.val is None else select(dataset.names, args.val)
-    return Subset(dataset, chosen), places, args.val is None
+    return _Numbered(dataset, chosen), places, args.val is None
+
+
+class _Numbered:
+    """Some items of a data set, each with the number it has in the whole where the data give none.
+
+    A file of detections then fits whatever part of the data is scored.
+    """
+
+    def __init__(self, dataset, indices):
+        from tinyseg.data import Subset
+
+        self._part = Subset(dataset, indices)
+        self.names, self.class_names = self._part.names, self._part.class_names
+        self.category_ids = self._part.category_ids
+
+    def __len__(self):
+        return len(self._part)
+
+    def __getitem__(self, i):
+        sample = self._part[i]
+        return sample if sample.image_id is not None else replace(sample, image_id=self._part.indices[i] + 1)
 
 
 def _folder(args):
