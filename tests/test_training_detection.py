@@ -399,3 +399,12 @@ def test_numbers_of_the_batch_are_those_of_the_model(shapes):
     losses = other.train()(*batches[0])
     for name, values in history.parts.items():
         assert isinstance(losses[name], Tensor) and values == [losses[name].item()]
+
+
+def test_the_curve_shows_losses_and_scores():
+    from tinyseg.training.curve import draw_curve
+
+    row = {"step": 2, **{f"{kind}_{name}": 0.5 for kind in ("mask", "box") for name in ("ap", "ap50", "ap75")}}
+    whole = draw_curve([2.0, 1.0], [row], {"class": [1.0, 0.5], "mask": [1.0, 0.5]})
+    without = draw_curve([2.0, 1.0], [{**row, "mask_ap": None}], {"class": [1.0, 0.5]})
+    assert whole.startswith(b"\x89PNG") and without.startswith(b"\x89PNG") and whole != without

@@ -37,7 +37,7 @@ def open_folder(data, pictures, masks, **options):
     return dataset, _absolute(data=data, pictures=folders[0], masks=folders[1])
 
 
-def open_objects(data, pictures, labels, *, option="--data"):
+def open_objects(data, pictures, labels, *, option="--data", masks=None):
     """Open pictures with objects: a folder with label pictures, or a COCO json file with a folder of pictures.
 
     Label pictures are always read as numbered objects, never as class masks: 0 is the background, and each other
@@ -52,6 +52,8 @@ def open_objects(data, pictures, labels, *, option="--data"):
         file, there are no labels, and ``pictures`` is the folder that its file names start from.
     option : str
         How the option that gives ``data`` is called.
+    masks : bool, optional
+        Of a json file: as for `tinyseg.data.CocoDataset`.
 
     Returns
     -------
@@ -71,8 +73,8 @@ def open_objects(data, pictures, labels, *, option="--data"):
         from tinyseg.data import CocoDataset
 
         folder = Path(data).parent if pictures is None else Path(pictures)
-        dataset = CocoDataset(data, folder, channels=3, cache_bytes=CACHE_BYTES)
-        return dataset, _absolute(data=data, pictures=folder, labels=None)
+        annotated = CocoDataset(data, folder, channels=3, cache_bytes=CACHE_BYTES, masks=masks)
+        return annotated, _absolute(data=data, pictures=folder, labels=None)
     from tinyseg.data import FolderDataset
 
     folders = _two_folders(data, pictures, labels, option, "labels")

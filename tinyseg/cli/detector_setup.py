@@ -5,13 +5,15 @@ from dataclasses import dataclass
 import numpy as np
 
 
-def open_data(settings):
+def open_data(settings, masks):
     """Open what a detector is trained and scored on.
 
     Parameters
     ----------
     settings : dict
         Of the command line.
+    masks : bool
+        Whether the objects must have masks.
 
     Returns
     -------
@@ -28,17 +30,19 @@ def open_data(settings):
     from tinyseg.cli.data_folders import open_objects
     from tinyseg.data import Subset, select, split
 
-    dataset, places = open_objects(settings["data"], settings["pictures"], settings["labels"])
+    dataset, places = open_objects(settings["data"], settings["pictures"], settings["labels"], masks=masks)
     if settings["val_data"] is None:
         chosen = split(
             dataset.names, settings["train"], settings["val"], fraction=settings["val_fraction"], seed=settings["seed"]
         )
         train, val = Subset(dataset, chosen[0]), Subset(dataset, chosen[1])
     else:
-        other = settings["val_folder"]
-        if other is None and settings["val_data"].lower().endswith(".json"):
+        other, is_json = settings["val_folder"], settings["val_data"].lower().endswith(".json")
+        if other is not None and not is_json:
+            raise ValueError("--val-folder is for a json --val-data; a folder of data has its pictures in it")
+        if other is None and is_json:
             other = settings["pictures"]
-        scored, there = open_objects(settings["val_data"], other, None, option="--val-data")
+        scored, there = open_objects(settings["val_data"], other, None, option="--val-data", masks=masks)
         places.update(val_data=there["data"], val_folder=there["pictures"] if settings["val_folder"] else None)
         check_same_classes(dataset, scored)
         everything = range(len(dataset))
@@ -124,26 +128,31 @@ def survey(dataset, size=None, pictures=300):
     return Survey(np.concatenate(sides), most)
 
 
-def anchor_sizes(found, levels=5):
-    """Return sizes of anchors that suit the objects: each twice the one before, from about the smallest objects.
+def anchor_sizes(found, pyramid=True):
+    """Return five sizes of anchors that suit the objects.
 
     Parameters
     ----------
     found : Survey
         What was seen.
-    levels : int
-        How many sizes.
+    pyramid : bool
+        Whether there is one size for each level of a feature pyramid, or all on one map.
 
     Returns
     -------
     tuple of float
-        Rising. The smallest is a power of 2, at least 4. Where doubling would not reach the largest objects, the
-        steps are longer.
+        Rising. On a pyramid each is twice the one before, as the levels' cells are, from a power of 2 about the small
+        objects on; at least 8 pixels, twice a cell of the finest level, so that neighbours have anchors of their own.
+        Where doubling does not reach the large objects, the steps are longer. On one map they are spread evenly, as
+        ratios, from the small to the large objects.
     """
-    low, high = np.quantile(found.sides, [0.02, 0.98])
-    first = max(4.0, 2.0 ** np.round(np.log2(max(low, 1.0))))
-    step = max(2.0, (high / first) ** (1 / (levels - 1)))
-    return tuple(float(np.round(first * step**level)) for level in range(levels))
+    low, high = np.quantile(found.sides, [0.1, 0.98])
+    if pyramid:
+        first = max(8.0, 2.0 ** np.round(np.log2(max(low, 1.0))))
+        last = max(16 * first, high)
+    else:
+        first, last = max(low, 4.0), max(high, 8.0)
+    return tuple(float(size) for size in np.geomspace(first, last, 5).round())
 
 
 def build(network, settings, found, num_classes):

@@ -206,12 +206,12 @@ def run(args):
     if not args.resume:
         folder.refuse_another_run()
     settings, stored = _settings(args, folder)
-    train, val, places = detector_setup.open_data(settings)
+    train, val, places = detector_setup.open_data(settings, masks=args.network == "maskrcnn")
     settings.update(places)
     say = train_shared.sayer(args)
     found = detector_setup.survey(train, settings["size"])
     if settings["anchor_sizes"] is None:
-        settings["anchor_sizes"] = detector_setup.anchor_sizes(found)
+        settings["anchor_sizes"] = detector_setup.anchor_sizes(found, not settings["single_level"])
         say(f"objects: {found.words()}; anchors of {_listed(settings['anchor_sizes'])} pixels follow from them")
     manual_seed(settings["seed"])
     info = detector_setup.classes(train)

@@ -5,6 +5,7 @@ import itertools
 
 import numpy as np
 
+from tinyseg.training.detection import BOX_SCORES, MASK_SCORES
 from tinyseg.training.segmentation import SCORES
 
 #: Colours of the losses that add up to the whole.
@@ -32,7 +33,7 @@ def smoothed(values, width):
     return (sums[ends] - sums[starts]) / (ends - starts)
 
 
-def draw_curve(losses, rows, scores=SCORES, parts=None):
+def draw_curve(losses, rows, parts=None):
     """Draw the curves of a run.
 
     Parameters
@@ -41,8 +42,6 @@ def draw_curve(losses, rows, scores=SCORES, parts=None):
         Loss of each step.
     rows : list of dict
         One per validation: ``step``, and the scores by name, None without validation pictures.
-    scores : sequence of tinyseg.training.task.Score
-        Which scores, and how they look; a U-Net's by default.
     parts : dict of list of float, optional
         Losses of each step by what they are called, which add up to ``losses``; drawn as means only.
 
@@ -53,7 +52,8 @@ def draw_curve(losses, rows, scores=SCORES, parts=None):
     """
     from matplotlib.figure import Figure  # not pyplot: no window, no global state
 
-    scored = [row for row in rows if row.get(scores[0].name) is not None]
+    scores = [score for score in (*SCORES, *MASK_SCORES, *BOX_SCORES) if rows and score.name in rows[0]]
+    scored = [row for row in rows if scores and None not in (row[score.name] for score in scores)]
     figure = Figure(figsize=(9.6, 3.6), dpi=100, layout="constrained")
     axes = figure.subplots(1, 2 if scored else 1, squeeze=False)[0]
     steps = np.arange(1, len(losses) + 1)

@@ -77,7 +77,7 @@ class RunFolder:
         files.write_text(self.metrics, metrics_text(history.rows, columns))
         if history.rows:
             parts = {label: history.parts[name] for name, label in task.parts.items()}
-            files.write_bytes(self.curve, draw_curve(history.losses, history.rows, task.scores, parts))
+            files.write_bytes(self.curve, draw_curve(history.losses, history.rows, parts))
 
 
 def metrics_text(rows, columns):
