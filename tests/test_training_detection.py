@@ -153,7 +153,8 @@ def test_a_step_draws_from_a_generator_of_its_own(shapes):
     again.rpn.sampler = spy
     manual_seed(123)  # what tinyseg itself draws from does not matter
     fit(again, shapes[:3], **SETTINGS, seed=5)
-    assert seen == first and len({*seen}) == len(seen) == 8
+    assert seen == first and len({*seen}) >= 4  # two pictures a step draw from one generator
+    assert model.generator is None
 
 
 # ---- stopping and resuming -------------------------------------------------------------------------------------------

@@ -73,6 +73,7 @@ class DetectionTask(Task):
             masks=self.masks,
         )
         self.source = Source(batches)
+        self._generator = model.generator
 
     def _check(self, what, dataset):
         """Check the first picture of a data set, and the classes, against the model."""
@@ -112,6 +113,11 @@ class DetectionTask(Task):
         )
         summary = scores.summary()
         return {score.name: _score(summary, score.name) for score in self.scores}
+
+    def close(self):
+        """Stop making batches, and give the model its own generator back."""
+        super().close()
+        self.model.generator = self._generator
 
     def model_settings(self):
         """Return what the model is built from."""
