@@ -168,6 +168,7 @@ def test_no_text_for_run_lengths_reaches_pycocotools_unless_it_counts_the_pixels
         ({"bbox": [1, 2, 3, float("inf")]}, "has bbox"),
         ({"segmentation": [[0, 0, 1, 1, 1, 0]]}, r"has segmentation \[\[0, 0, 1, 1, 1, 0\]\]; expected run-lengths"),
         ({"segmentation": {"size": [2], "counts": "0"}}, "has segmentation"),
+        ({"segmentation": {"size": [-2, -3], "counts": [2, 3, 1]}}, "has segmentation"),
         ({"segmentation": {"size": [2, 3], "counts": [2, 3]}}, "has run-lengths whose counts "),
         ({"segmentation": {"size": [2, 3], "counts": [7, -1]}}, "has run-lengths whose counts "),
         (
@@ -228,6 +229,7 @@ class Repeats(nn.Module):
 
     def forward(self, pictures):
         assert not self.training and len(pictures) == 1
+        assert not (Tensor(np.ones(1), requires_grad=True) * 2.0).requires_grad  # nothing is taped
         sample = self.samples[len(self.seen)]
         self.seen.append(np.asarray(pictures[0]))
         masks = sample.instance_masks[:, None].astype(np.float32)
