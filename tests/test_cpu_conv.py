@@ -9,7 +9,16 @@ import pytest
 from cases import compare, of
 
 import kernels
-from kernels.cpu import conv2d, conv_transpose2d, correlation, packing, tiling, weight_gradient
+from kernels.cpu import (
+    conv2d,
+    conv_transpose2d,
+    correlation,
+    linear,
+    packing,
+    panel_convolution,
+    tiling,
+    weight_gradient,
+)
 
 naive = kernels.get("naive")
 BOTH = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
@@ -52,7 +61,7 @@ class Guards:
         self.all.append(whole)
         return whole[GUARD : GUARD + size].reshape(shape)
 
-    def scratch(self, workers, size, dtype):
+    def scratch(self, workers, size, dtype, use="tasks"):
         """Take the place of ``packing.scratch``. Scratch starts as NaN: what was not packed must not be used."""
         return self.empty((workers, size), dtype)
 
@@ -62,8 +71,15 @@ class Guards:
             assert np.isnan(whole[:GUARD]).all() and np.isnan(whole[-GUARD:]).all()
 
 
-@pytest.fixture
-def guards(monkeypatch):
+def choose_lanes(monkeypatch, lanes):
+    """Make all convolutions of one group use lanes of that kind, whichever are the faster ones."""
+    for name in ("pays", "gradient_pays"):
+        monkeypatch.setattr(panel_convolution, name, lambda *_, **__: lanes == "channels")
+
+
+@pytest.fixture(params=["pixels", "channels"])
+def guards(monkeypatch, request):
+    choose_lanes(monkeypatch, request.param)
     guards = Guards()
     monkeypatch.setattr(packing, "new_array", guards.empty)
     monkeypatch.setattr(packing, "scratch", guards.scratch)
@@ -154,6 +170,29 @@ def test_large_enough_for_several_blocks_and_slots(guards, rng, dtype):
     run_guarded(guards, CONV, dtype, (1, 300, 6, 7), (520, 300, 1, 1), rng)
 
 
+@BOTH
+@pytest.mark.parametrize("channels", [-1, 0, 1])
+@pytest.mark.parametrize("panels", [1, 2])
+def test_nothing_beyond_the_arrays_at_whole_panels(guards, rng, dtype, panels, channels):
+    channels += panels * tiling.panel_width(dtype)
+    # as many pixels as rows of a tile, one more, and one fewer
+    for width in range(tiling.PANEL.rows - 1, tiling.PANEL.rows + 2):
+        run_guarded(guards, CONV, dtype, (3, channels, 1, width), (channels, channels, 1, 2), rng, padding=(0, 1))
+
+
+@BOTH
+def test_matrix_products_touch_nothing_beyond_the_arrays(guards, rng, dtype):
+    panel, rows = tiling.panel_width(dtype), tiling.PANEL.rows
+    for n, inputs, outputs in [(1, 1, 1), (rows + 1, 3, panel + 1), (panel + 3, 2 * panel, panel - 1), (3, 1100, 5)]:
+        arrays = [rng.standard_normal(shape) for shape in ((n, inputs), (outputs, inputs), (outputs,), (n, outputs))]
+        x, weight, bias, dy = (guards.place(np.asarray(a, dtype)) for a in arrays)
+        results = linear.linear_forward(x, weight, bias), *linear.linear_backward(dy, x, weight)
+        guards.check()
+        expected = naive.linear_forward(x, weight, bias), *naive.linear_backward(dy, x, weight)
+        for name, actual, wanted in zip(("y", "dx", "dweight", "dbias"), results, expected, strict=True):
+            assert_near(actual, wanted, f"{name} {n} {inputs} {outputs}")
+
+
 # ---- NaN and infinity ------------------------------------------------------------------------------------------------
 
 
@@ -161,7 +200,9 @@ def test_large_enough_for_several_blocks_and_slots(guards, rng, dtype):
 @pytest.mark.parametrize(
     "parameters", [{"padding": 1}, {"stride": 2, "padding": 2}, {"dilation": 2}, {"groups": 2}], ids=str
 )
-def test_a_nan_reaches_what_its_windows_cover_and_nothing_else(rng, parameters, value):
+@pytest.mark.parametrize("lanes", ["pixels", "channels"])
+def test_a_nan_reaches_what_its_windows_cover_and_nothing_else(monkeypatch, rng, parameters, value, lanes):
+    choose_lanes(monkeypatch, lanes)
     shape, weight_shape = (2, 4, 6, 21), (4, 4 // parameters.get("groups", 1), 3, 3)
     x, weight = (np.asarray(rng.standard_normal(s), np.float32) for s in (shape, weight_shape))
     clean = naive.conv2d_forward(x, weight, **parameters)
@@ -196,8 +237,10 @@ def test_a_nan_reaches_what_its_windows_cover_and_nothing_else(rng, parameters, 
         ((3, 5, 40, 50), (9, 5, 3, 3), {"padding": 1}),
         ((2, 64, 12, 12), (70, 64, 3, 3), {"padding": 1}),
         ((2, 8, 33, 20), (8, 1, 3, 3), {"groups": 8, "stride": 2}),
+        ((7, 130, 6, 7), (192, 130, 3, 3), {"padding": 1}),
+        ((3, 64, 40, 9), (128, 64, 3, 3), {"stride": 2}),
     ],
-    ids=["wide", "deep", "depthwise"],
+    ids=["wide", "deep", "depthwise", "panels", "panels and blocks"],
 )
 def test_same_bits_for_any_number_of_threads(monkeypatch, rng, dtype, x_shape, weight_shape, parameters):
     x, weight = (np.asarray(rng.standard_normal(shape), dtype) for shape in (x_shape, weight_shape))
@@ -210,6 +253,37 @@ def test_same_bits_for_any_number_of_threads(monkeypatch, rng, dtype, x_shape, w
     for threads, arrays in results.items():
         for one, other in zip(results[1], arrays, strict=True):
             assert one.tobytes() == other.tobytes(), f"{threads} threads"
+
+
+@BOTH
+def test_same_bits_of_matrix_products_for_any_number_of_threads(monkeypatch, rng, dtype):
+    x, weight, dy = (np.asarray(rng.standard_normal(s), dtype) for s in ((150, 1500), (70, 1500), (150, 70)))
+    results = []
+    for threads in (1, 2, 3, 50):
+        monkeypatch.setattr(numba, "get_num_threads", lambda threads=threads: threads)
+        results.append([linear.linear_forward(x, weight), *linear.linear_backward(dy, x, weight)])
+    for arrays in results[1:]:
+        for one, other in zip(results[0], arrays, strict=True):
+            assert one.tobytes() == other.tobytes()
+
+
+# ---- which lanes -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("channels", "in_channels", "taps", "width", "forward", "gradient"),
+    [
+        (3, 16, 9, 512, False, False),  # the first and last layers of a U-Net have few channels
+        (256, 256, 9, 14, True, True),  # the mask head
+        (256, 512, 1, 8, True, True),
+        (256, 64, 1, 64, False, False),  # too few terms
+        (12, 256, 1, 64, False, False),
+    ],
+)
+def test_lanes_are_channels_where_these_fill_panels(channels, in_channels, taps, width, forward, gradient):
+    dtype = np.dtype(np.float32)
+    assert panel_convolution.pays(dtype, channels, in_channels * taps, width) == forward
+    assert panel_convolution.gradient_pays(dtype, channels, in_channels, taps, width) == gradient
 
 
 # ---- compiling -------------------------------------------------------------------------------------------------------
@@ -260,6 +334,8 @@ def test_read_only_and_strided_inputs_compile_nothing_more(rng):
 def test_tiles_fit_the_registers(features, machine, registers):
     chosen = tiling.choose_tiling(features, machine)
     assert chosen.vector_bytes == registers[0]
+    panel = chosen.panel
+    assert panel.rows * panel.columns + panel.columns + 1 <= registers[1]
     # accumulators, the pixels of one step, and a weight; accumulators, the gradients of one step, and a pixel
     for tile in (chosen.wide, chosen.narrow):
         assert tile.rows * tile.columns + tile.columns + 1 <= registers[1]

@@ -1,6 +1,12 @@
-"""Convolution: vector kernels over packed rows (see ``correlation``), parallel over blocks of rows."""
+"""Convolution: vector kernels over packed rows, parallel over blocks of rows.
+
+Lanes are pixels (see ``correlation``) or, where maps are narrow or deep, channels (see ``panel_convolution``).
+"""
+
+import numpy as np
 
 from kernels import checks
+from kernels.cpu import panel_convolution
 from kernels.cpu.correlation import correlate
 from kernels.cpu.packing import gather_axis, scatter_axis
 from kernels.cpu.weight_gradient import channel_sums, weight_gradient
@@ -83,9 +89,7 @@ def conv2d_backward(dy, x, weight, stride=1, padding=0, dilation=1, groups=1, *,
 def gather(x, weight, bias, g, size):
     """Return the convolution of ``x`` with parameters ``g`` and an output of height and width ``size``."""
     weight = weight.reshape(g.groups, weight.shape[0] // g.groups, *weight.shape[1:])
-    rows = gather_axis(g.kH, g.sH, g.pH, g.dH)
-    cols = gather_axis(g.kW, g.sW, g.pW, g.dW)
-    return correlate(x, weight, bias, size, rows, cols)
+    return _correlate(x, weight, bias, size, *_gather_axes(g))
 
 
 def scatter(y, weight, bias, g, size):
@@ -93,11 +97,28 @@ def scatter(y, weight, bias, g, size):
     weight = weight.reshape(g.groups, weight.shape[0] // g.groups, *weight.shape[1:]).swapaxes(1, 2)
     rows = scatter_axis(size[0], g.kH, g.sH, g.pH, g.dH)
     cols = scatter_axis(size[1], g.kW, g.sW, g.pW, g.dW)
-    return correlate(y, weight, bias, size, rows, cols)
+    return _correlate(y, weight, bias, size, rows, cols)
 
 
 def gradient(dy, x, shape, g):
     """Return the gradient of a weight of shape ``shape`` in the convolution of ``x`` that gave ``y``."""
-    rows = gather_axis(g.kH, g.sH, g.pH, g.dH)
-    cols = gather_axis(g.kW, g.sW, g.pW, g.dW)
+    rows, cols = _gather_axes(g)
+    channels, in_channels, width = dy.shape[1], x.shape[1], dy.shape[3]
+    if dy.size and panel_convolution.possible(g.groups, rows, cols):
+        if panel_convolution.gradient_pays(dy.dtype, channels, in_channels, g.kH * g.kW, width):
+            return panel_convolution.panel_weight_gradient(dy, x, rows, cols).reshape(shape)
     return weight_gradient(dy, x, g.groups, rows, cols).reshape(shape)
+
+
+def _gather_axes(g):
+    """Return which input rows and columns the outputs of a convolution meet."""
+    return gather_axis(g.kH, g.sH, g.pH, g.dH), gather_axis(g.kW, g.sW, g.pW, g.dW)
+
+
+def _correlate(x, weight, bias, size, rows, cols):
+    """Return the correlation of ``x`` with ``weight``, (groups, out, in, kH, kW), by the faster kernel."""
+    groups, channels = weight.shape[:2]
+    if x.shape[0] and panel_convolution.possible(groups, rows, cols):
+        if panel_convolution.pays(x.dtype, channels, int(np.prod(weight.shape[2:])), size[1]):
+            return panel_convolution.panel_correlate(x, weight[0], bias, size, rows, cols)
+    return correlate(x, weight, bias, size, rows, cols)

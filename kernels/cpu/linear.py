@@ -1,18 +1,15 @@
-"""Fully connected layer: matrix products, computed as 1x1 convolutions (see ``correlation``).
+"""Fully connected layer: matrix products, computed with panels of output features (see ``panels``).
 
-A row of one matrix plays the weights of an output channel, and the columns of the other the pixels of a picture.
 BLAS would be the obvious choice, but its threads keep spinning after a product and take the processors from ours.
 """
 
+import numba
 import numpy as np
 
 from kernels import checks
-from kernels.cpu.correlation import correlate
-from kernels.cpu.packing import gather_axis
-
-_POINT = gather_axis(1, 1, 0, 1)
-#: Columns per row of the picture that a large matrix is cut into, so that there are rows to share out.
-_ROW = 64
+from kernels.cpu import packing
+from kernels.cpu.panels import matrix_product, pack_panels
+from kernels.cpu.tiling import panel_width
 
 
 def linear_forward(x, weight, bias=None):
@@ -40,11 +37,7 @@ def linear_forward(x, weight, bias=None):
         If shapes do not fit together.
     """
     x, weight, bias = checks.linear(x, weight, bias)
-    y = _product(x, np.ascontiguousarray(weight.T))
-    if bias is not None:
-        with np.errstate(all="ignore"):  # infinities of both signs make NaN, silently
-            y += bias
-    return y
+    return _product(x, weight, weight.shape[0], transposed=True, bias=bias)
 
 
 def linear_backward(dy, x, weight, *, needs=(True, True, True)):
@@ -76,22 +69,37 @@ def linear_backward(dy, x, weight, *, needs=(True, True, True)):
         If shapes do not fit together.
     """
     dy, x, weight, needs = checks.linear_gradient(dy, x, weight, needs)
-    dx = _product(dy, weight) if needs[0] else None
-    dweight = _product(dy.T, x) if needs[1] else None
+    dx = _product(dy, weight, x.shape[1]) if needs[0] else None
+    dweight = _product_of_transposed(dy, x) if needs[1] else None
     with np.errstate(all="ignore"):
         dbias = dy.sum(axis=0, dtype=np.float64).astype(dy.dtype) if needs[2] else None
     return dx, dweight, dbias
 
 
-def _product(a, b):
-    """Return the matrix product of ``a`` (M, K), in any memory layout, and ``b`` (K, P), C-contiguous."""
-    (height, depth), width = a.shape, b.shape[1]
-    if height == 0 or width == 0:
-        return np.empty((height, width), b.dtype)
-    padded = width
-    if width > 4 * _ROW and width % _ROW:
-        padded = -(-width // _ROW) * _ROW
-        b = np.concatenate([b, np.zeros((depth, padded - width), b.dtype)], axis=1)
-    size = (padded // _ROW, _ROW) if padded > 4 * _ROW else (1, padded)
-    product = correlate(b.reshape(1, depth, *size), a.reshape(1, height, depth, 1, 1), None, size, _POINT, _POINT)
-    return np.ascontiguousarray(product.reshape(height, padded)[:, :width])
+def _product(a, b, width, *, transposed=False, bias=None):
+    """Return the matrix product of ``a`` (M, K) and ``b`` (K, width) or, ``transposed``, (width, K), plus ``bias``."""
+    height, depth = a.shape
+    rows, cols = np.arange(height) * depth, np.arange(depth)
+    return _multiply(packing.flat(a), rows, cols, b, width, transposed, bias)
+
+
+def _product_of_transposed(a, b):
+    """Return the matrix product of the transpose of ``a`` (K, M) with ``b`` (K, P).
+
+    Neighbours in a column of ``a`` are a whole row apart. So the columns are first cut into panels, where many lie
+    side by side.
+    """
+    depth, height = a.shape
+    lanes = panel_width(a.dtype)
+    k = np.arange(depth)
+    cols = k // lanes * (height * lanes) + k % lanes
+    panels = pack_panels(packing.flat(a), depth, height, 1, 0, height)
+    return _multiply(panels, np.arange(height) * lanes, cols, b, b.shape[1], False, None)
+
+
+def _multiply(a, rows, cols, b, width, transposed, bias):
+    """Return the product that ``matrix_product`` describes; sums of nothing are the bias."""
+    if rows.size == 0 or width == 0:
+        return np.empty((rows.size, width), b.dtype)
+    threads = numba.get_num_threads()
+    return matrix_product(a, rows, cols, packing.flat(b), width, transposed=transposed, bias=bias, threads=threads)

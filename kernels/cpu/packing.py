@@ -118,8 +118,14 @@ def tap_offsets(layout, rows, cols, row_piece, col_piece):
 @jit
 def pack_rows(packed, start, x, x_start, first_row, rows, row_phases, col_phases, layout):
     """Pack what ``rows`` output rows from ``first_row`` on need of all channels of the picture at ``x_start``."""
+    pack_channels(packed, start, x, x_start, layout.channels, first_row, rows, row_phases, col_phases, layout)
+
+
+@jit
+def pack_channels(packed, start, x, x_start, channels, first_row, rows, row_phases, col_phases, layout):
+    """Do what ``pack_rows`` does for ``channels`` channels, of which the first is at ``x_start``."""
     stride = layout.col_stride
-    for c in range(layout.channels):
+    for c in range(channels):
         for i in range(row_phases.size):
             for r in range(rows):
                 y = layout.row_first + row_phases[i] + layout.row_stride * (first_row + r)
@@ -213,15 +219,16 @@ def new_array(shape, dtype):
 _own = threading.local()
 
 
-def scratch(workers, size, dtype):
+def scratch(workers, size, dtype, use="tasks"):
     """Return an array (workers, size) of any content, kept for the next call from the same Python thread.
 
-    Fresh memory costs a page fault every 4 KB, which for a small convolution is more than the work itself.
+    Fresh memory costs a page fault every 4 KB, which for a small convolution is more than the work itself. Arrays of
+    different ``use`` do not overlap.
     """
     kept = getattr(_own, "buffers", None)
     if kept is None:
         kept = _own.buffers = {}
-    needed = workers * size
-    if dtype not in kept or kept[dtype].size < needed:
-        kept[dtype] = np.empty(needed, dtype)
-    return kept[dtype][:needed].reshape(workers, size)
+    key, needed = (np.dtype(dtype), use), workers * size
+    if key not in kept or kept[key].size < needed:
+        kept[key] = np.empty(needed, dtype)
+    return kept[key][:needed].reshape(workers, size)

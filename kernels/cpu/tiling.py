@@ -22,6 +22,7 @@ class Tiling(NamedTuple):
     wide: Tile  # multiply_wide
     narrow: Tile  # multiply_narrow, for few output channels
     dot: Tile  # dot_tile
+    panel: Tile  # multiply_panel: pixels by vectors of output channels
 
 
 def _features():
@@ -38,16 +39,16 @@ def choose_tiling(features, machine):
     Any tiling is right on any CPU, since LLVM splits vectors that are too long; the choice only sets the speed.
     """
     if "avx512f" in features:
-        return Tiling(64, Tile(8, 3), Tile(2, 6), Tile(4, 6))  # 32 registers of 64 bytes
+        return Tiling(64, Tile(8, 3), Tile(2, 6), Tile(4, 6), Tile(6, 4))  # 32 registers of 64 bytes
     if machine.lower() in ("aarch64", "arm64"):
-        return Tiling(16, Tile(8, 3), Tile(2, 6), Tile(4, 6))  # 32 registers of 16 bytes
+        return Tiling(16, Tile(8, 3), Tile(2, 6), Tile(4, 6), Tile(6, 4))  # 32 registers of 16 bytes
     if "avx" in features:
-        return Tiling(32, Tile(4, 3), Tile(2, 4), Tile(2, 6))  # 16 registers of 32 bytes
-    return Tiling(16, Tile(4, 3), Tile(2, 4), Tile(2, 6))
+        return Tiling(32, Tile(4, 3), Tile(2, 4), Tile(2, 6), Tile(6, 2))  # 16 registers of 32 bytes
+    return Tiling(16, Tile(4, 3), Tile(2, 4), Tile(2, 6), Tile(6, 2))
 
 
 TILING = choose_tiling(_features(), platform.machine())
-VECTOR_BYTES, WIDE, NARROW, DOT = TILING
+VECTOR_BYTES, WIDE, NARROW, DOT, PANEL = TILING
 
 #: What a step of the narrow tile costs more than one of the wide tile, per product: it loads more.
 _NARROW_COST = 1.25
@@ -67,3 +68,8 @@ def lanes(dtype):
 def dot_size(dtype):
     """Return how many numbers ``dot_tile`` adds to: its sums, filled up to whole vectors."""
     return -(-DOT.rows * DOT.columns // lanes(dtype)) * lanes(dtype)
+
+
+def panel_width(dtype):
+    """Return how many output channels ``multiply_panel`` computes at once."""
+    return PANEL.columns * lanes(dtype)

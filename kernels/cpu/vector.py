@@ -8,6 +8,8 @@ functions do, and every convolution, its two gradients and the matrix product ar
   weight per row, multiply and add.
 - ``dot_tile``: lanes are pixels again, but each accumulator is one weight's gradient: the dot product of an output
   channel's gradient with the pixels that one tap meets. The lanes are added up at the end.
+- ``multiply_panel``: lanes are output channels, rows are pixels, or the taps of a weight gradient. One step loads
+  vectors of channels and broadcasts one number per row, which may lie anywhere.
 
 Addresses are element indices into flat arrays, and nothing here checks them: a caller reads only scratch that it
 owns, and the lanes it must not write are masked.
@@ -18,7 +20,7 @@ from typing import Any
 from numba import extending
 from numba.core.cgutils import memset, raw_memcpy
 
-from kernels.cpu.tiling import DOT, NARROW, WIDE
+from kernels.cpu.tiling import DOT, NARROW, PANEL, WIDE
 from kernels.cpu.vector_writer import signature_of, write_with
 
 intrinsic: Any = extending.intrinsic  # to a type checker, callers would have to pass the typing context
@@ -122,6 +124,23 @@ def _write_merge_pairs(w, to, to_start, source, even_start, odd_start, count):
     w.loop(w.builder.sub(count, done), [], step)
 
 
+@intrinsic
+def transpose_square(typing_context, to, to_start, to_step, source, source_start, source_step):
+    """Copy as many rows as a vector has lanes, of as many elements each, transposed; rows are ``_step`` apart."""
+    signature = signature_of(to, to_start, to_step, source, source_start, source_step)
+    return signature, write_with(_write_transpose_square)
+
+
+def _write_transpose_square(w, to, to_start, to_step, source, source_start, source_step):
+    to, source = w.at(to, to_start), w.at(source, source_start)
+    rows = [w.load(source, w.builder.mul(source_step, w.int(i))) for i in range(w.lanes)]
+    half = w.lanes // 2
+    for _ in range(half.bit_length()):  # each step halves the distance between neighbours of a column
+        rows = [w.alternate(rows[i], rows[i + half], side) for i in range(half) for side in range(2)]
+    for i, row in enumerate(rows):
+        w.store(row, w.at(to, w.builder.mul(to_step, w.int(i))))
+
+
 # ---- weighted sums ---------------------------------------------------------------------------------------------------
 
 
@@ -193,6 +212,51 @@ def _write_multiply(
 
 
 multiply_wide, multiply_narrow = _multiply(WIDE), _multiply(NARROW)
+
+
+@intrinsic
+def multiply_panel(
+    typing_context, sums, sums_start, source, row_offsets, first, rows, col_offsets, first_col, cols,
+    panel, panel_start,
+):  # fmt: skip
+    """Add the products of up to ``PANEL.rows`` rows with ``cols`` rows of channels to ``sums``.
+
+    Number t of row m is at ``row_offsets[first + m] + col_offsets[first_col + t]`` of ``source``; it multiplies row t
+    of ``panel``. The rows of ``sums`` and ``panel`` are ``PANEL.columns`` vectors of channels. Where fewer than
+    ``PANEL.rows`` rows remain, the last one is computed, and stored, again.
+    """
+    signature = signature_of(
+        sums, sums_start, source, row_offsets, first, rows, col_offsets, first_col, cols, panel, panel_start
+    )
+    return signature, write_with(_write_multiply_panel)
+
+
+def _write_multiply_panel(
+    w, sums, sums_start, source, row_offsets, first, rows, col_offsets, first_col, cols, panel, panel_start
+):  # fmt: skip
+    width = PANEL.columns * w.lanes
+    last_row = w.builder.sub(rows, w.int(1))
+    row = [w.smaller(w.int(m), last_row) for m in range(PANEL.rows)]
+    pixels = [w.at(source, w.get(row_offsets, w.builder.add(first, m))) for m in row]
+    col_offsets, panel = w.at(col_offsets, first_col), w.at(panel, panel_start)
+
+    def add_col(t, totals):
+        offset, here = w.get(col_offsets, t), w.at(panel, w.builder.mul(t, w.int(width)))
+        channels = [w.load(here, v * w.lanes) for v in range(PANEL.columns)]
+        results = []
+        for m in range(PANEL.rows):
+            pixel = w.splat(w.get(pixels[m], offset))
+            old = totals[m * PANEL.columns : (m + 1) * PANEL.columns]
+            results += [w.multiply_add(pixel, c, total) for c, total in zip(channels, old, strict=True)]
+        return results
+
+    totals = w.loop(cols, [w.zero] * (PANEL.rows * PANEL.columns), add_col)
+    starts = [w.at(sums, w.builder.add(sums_start, w.builder.mul(m, w.int(width)))) for m in row]
+    places = [w.at(start, v * w.lanes) for start in starts for v in range(PANEL.columns)]
+    # all are loaded before any is stored: a row that is computed twice must not be added twice
+    results = [w.builder.fadd(w.load(place, 0), total) for place, total in zip(places, totals, strict=True)]
+    for result, place in zip(results, places, strict=True):
+        w.store(result, place)
 
 
 # ---- dot products ----------------------------------------------------------------------------------------------------
