@@ -110,6 +110,7 @@ def test_it_says_what_it_found_and_what_is_next(data, tmp_path, capsys):
     assert main([str(part) for part in command]) == 0
     out = capsys.readouterr().out
     assert re.search(r"objects: \d+ seen, \d+ pixels across .*; anchors of 32, 64, 128, 256, 512 pixels follow", out)
+    assert "note: no picture has more than one object; in label pictures" in out
     assert "training a Mask R-CNN (resnet18) on 4 pictures, without scoring it" in out
     assert "tinyseg predict --weights" in out
 

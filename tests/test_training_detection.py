@@ -384,7 +384,7 @@ def test_starting_from_what_does_not_fit_is_one_line(run, tmp_path):
 def test_progress_shows_the_named_losses(shapes, capsys):
     fit(make_boxes_model(), shapes[:3], shapes[3:], **{**SETTINGS, "steps": 2, "progress": True})
     out, err = capsys.readouterr()
-    assert "epoch   1  step     2  loss" in out and "box AP50 0." in out and "mask" not in out
+    assert "epoch   1  step     2  loss" in out and "  box AP 0." in out and "  AP50 0." in out and "mask" not in out
     assert all(f"{word}=" in err for word in ("loss", "rate", "class", "box", "object", "proposal"))
 
 

@@ -210,6 +210,11 @@ def run(args):
     settings.update(places)
     say = train_shared.sayer(args)
     found = detector_setup.survey(train, settings["size"])
+    if found.most == 1 < len(found.sides):
+        say(
+            "note: no picture has more than one object; in label pictures each object needs a number of its own, and a "
+            "mask of 0 and 255 is one object"
+        )
     if settings["anchor_sizes"] is None:
         settings["anchor_sizes"] = detector_setup.anchor_sizes(found, not settings["single_level"])
         say(f"objects: {found.words()}; anchors of {_listed(settings['anchor_sizes'])} pixels follow from them")

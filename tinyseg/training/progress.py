@@ -86,12 +86,15 @@ class Progress:
 
     def epoch(self, row):
         """Show the line of an epoch."""
-        scores = "  ".join(
-            f"{score.label} {row[score.name]:.4f}" for score in self._scores if row[score.name] is not None
-        )
+        scores, before = "", ""
+        for score in self._scores:
+            if row[score.name] is not None:
+                kind, _, short = score.label.partition(" ")  # "mask AP  AP50  box AP  AP50": each kind once
+                scores += f"  {short if short and kind == before else score.label} {row[score.name]:.4f}"
+                before = kind
         if self._bar is not None:
             self._bar.set_description("training", refresh=False)
-        self.say(f"epoch {row['epoch']:3d}  step {row['step']:5d}  loss {row['loss']:.4f}  {scores}".rstrip())
+        self.say(f"epoch {row['epoch']:3d}  step {row['step']:5d}  loss {row['loss']:.4f}{scores}")
 
     def say(self, line):
         """Print a line without spoiling the bar."""
