@@ -1,11 +1,21 @@
-"""The demo: its files, and its page, which must need nothing else."""
+"""The demo: its files, its page, which must need nothing else, and the numbers of its RoI pictures."""
 
+import io
+import sys
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
+from PIL import Image
 
-from tinyseg.cli import main
+from tinyseg.cli import demo_rois, main
+from tinyseg.cli.demo_page import page
+from tinyseg.cli.demo_shapes import _found, look
+from tinyseg.data import shapes
 from tinyseg.training import load_model
+
+CELLS = {"picture", "truth", "probability", "mask", "errors"}
+SHAPES = {"picture", "truth", "objects"}
 
 
 class Page(HTMLParser):
@@ -42,27 +52,47 @@ def demo(tmp_path_factory):
 
 
 def test_files(demo):
-    assert sorted(path.name for path in demo.iterdir()) == ["demo.html", "pictures", "weights.safetensors"]
-    kinds = {"picture", "truth", "probability", "mask", "errors"}
-    assert {path.name for path in (demo / "pictures").iterdir()} == {f"{n}_{k}.png" for n in range(1, 7) for k in kinds}
-    assert load_model(demo / "weights.safetensors")[1]["step"] == 2
+    assert sorted(path.name for path in demo.iterdir()) == [
+        "demo.html",
+        "maskrcnn.safetensors",
+        "pictures",
+        "unet.safetensors",
+    ]
+    names = {f"cells_{n}_{kind}.png" for n in range(1, 5) for kind in CELLS}
+    names |= {f"shapes_{n}_{kind}.png" for n in range(1, 5) for kind in SHAPES}
+    names |= {"roi_pool.png", "roi_align.png", "roi_slide.png"}
+    assert {path.name for path in (demo / "pictures").iterdir()} == names
+    assert load_model(demo / "unet.safetensors")[1]["step"] == 2
+    info = load_model(demo / "maskrcnn.safetensors")[1]
+    assert info["step"] == 2 and info["class_names"] == ["background", "disc", "rectangle", "triangle"]
 
 
 def test_the_page_is_whole_and_needs_nothing_else(demo):
     text = (demo / "demo.html").read_text(encoding="utf-8")
-    page = Page(text)
-    assert page.open == [] and len(page.alts) == 6 * 5 + 1 and all(page.alts)
-    assert all(source.startswith("data:image/png;base64,") for source in page.sources)
+    found = Page(text)
+    # four pictures of each network, a curve each, and three drawings of RoIs
+    assert found.open == [] and len(found.alts) == 4 * len(CELLS) + 4 * len(SHAPES) + 2 + 3 and all(found.alts)
+    assert all(source.startswith("data:image/png;base64,") for source in found.sources)
     assert "http" not in text and "url(" not in text and "@import" not in text and "<script" not in text
     assert 'name="viewport"' in text
 
 
 def test_the_page_says_what_the_files_say(demo):
-    page = Page((demo / "demo.html").read_text(encoding="utf-8"))
-    dice = load_model(demo / "weights.safetensors")[1]["scores"]["dice"]
-    assert f"{dice:.3f}" in page.text
-    for word in ("probability", "mask", "found", "false alarm", "missed", "Dice", "IoU", "Pixel error"):
-        assert word in page.text
+    found = Page((demo / "demo.html").read_text(encoding="utf-8"))
+    dice = load_model(demo / "unet.safetensors")[1]["scores"]["dice"]
+    assert f"{dice:.3f}" in found.text
+    for score in load_model(demo / "maskrcnn.safetensors")[1]["scores"].values():
+        assert f"{score:.3f}" in found.text
+    for word in ("probability", "found", "false alarm", "missed", "Dice", "IoU", "Pixel error", "AP50", "RoIAlign"):
+        assert word in found.text
+
+
+def test_predict_repeats_the_demo(demo, tmp_path):
+    """The command that the page ends with works on the demo's files."""
+    for kind, name in (("unet", "cells"), ("maskrcnn", "shapes")):
+        command = ["predict", "--weights", demo / f"{kind}.safetensors", demo / "pictures" / f"{name}_1_picture.png"]
+        assert main([str(part) for part in (*command, "--out", tmp_path / kind)]) == 0
+    assert (tmp_path / "maskrcnn" / "detections.json").exists() and (tmp_path / "unet").is_dir()
 
 
 def test_a_second_demo_replaces_the_first_but_nothing_else(demo, tmp_path, capsys):
@@ -71,4 +101,70 @@ def test_a_second_demo_replaces_the_first_but_nothing_else(demo, tmp_path, capsy
     assert "holds other files; choose another folder with --out" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
     assert main(["demo", "--steps", "1", "--out", str(demo)]) == 0
-    assert load_model(demo / "weights.safetensors")[1]["step"] == 1
+    assert load_model(demo / "unet.safetensors")[1]["step"] == 1
+
+
+def test_without_pycocotools_there_is_a_page_that_says_how_to_get_the_score(demo, monkeypatch):
+    from tinyseg.training import History
+
+    monkeypatch.setitem(sys.modules, "pycocotools", None)
+    model, info = load_model(demo / "maskrcnn.safetensors")
+    samples = [shapes(64, i, radius=(8, 20)) for i in range(5)]
+    shown, summary = look(model, samples, info["normalisation"], score=0, progress=False)
+    assert summary is None and len(shown) == 4
+    png = demo_rois.draw_pool()
+    history = History(step=2, losses=[1.0, 0.5], rows=[{"step": 2}], seconds=200)
+    settings = {"parameters": 10, "batch_size": 1, "crop": 2, "picture_size": 3}
+    mean = {"dice": 0.9, "iou": 0.8, "pixel_error": 0.1}
+    cells = {"shown": [], "summary": {"mean": mean}, "history": history, "settings": settings}
+    drawn = [{**item, "drawings": dict.fromkeys(SHAPES, png)} for item in shown]
+    found = {"shown": drawn, "summary": None, "history": history, "settings": settings}
+    text = page(cells, found, dict.fromkeys(("pool", "align", "slide"), png))
+    assert "pip install 'tinyseg[coco]'" in text and "AP50" not in text and "Seven minutes ago" in text
+    assert f"of {sum(item['objects'] for item in shown)} found" in text
+
+
+# ---- objects found -------------------------------------------------------------------------------------------------
+
+
+def test_objects_count_as_found_once_and_in_their_class():
+    sample = shapes(96, 7, count=(3, 3), radius=(10, 16), max_overlap=0)
+    masks = sample.instance_masks[:, None].astype(np.float32)
+    found = {"labels": sample.classes, "masks": masks}
+    assert len(masks) == 3 and _found(sample, found) == 3
+    assert _found(sample, {"labels": sample.classes % 3 + 1, "masks": masks}) < 3
+    twice = {"labels": np.repeat(sample.classes[:1], 2), "masks": np.repeat(masks[:1], 2, axis=0)}
+    assert _found(sample, twice) == 1
+    assert _found(sample, {"labels": sample.classes, "masks": np.roll(masks, 40, axis=2)}) == 0
+    assert _found(sample, {"labels": sample.classes[:0], "masks": masks[:0]}) == 0
+
+
+# ---- RoIPool and RoIAlign ------------------------------------------------------------------------------------------
+
+
+def test_pooled_numbers_are_those_that_the_drawing_shows():
+    ramp = demo_rois.feature_map()[0, 0]
+    x1, y1, x2, y2 = demo_rois.rounded_box()
+    assert (x1, y1, x2, y2) == (1, 1, 5, 5)  # both end cells belong to the box: four of each axis, two to a bin
+    expected = ramp[y1:y2, x1:x2].reshape(2, 2, 2, 2).max((1, 3))
+    np.testing.assert_array_equal(demo_rois.pooled("roi_pool"), expected)
+    # the ramp is linear: between the cells' centres, row 8 and column 1 apart, it is 8 y + x; a point in cells counts
+    # from the corner of the first cell, half a cell before its centre
+    points = demo_rois.sample_points() - 0.5
+    expected = (ramp.shape[1] * points[..., 1] + points[..., 0]).mean(-1)
+    np.testing.assert_allclose(demo_rois.pooled("roi_align"), expected, rtol=1e-12)
+
+
+def test_sliding_makes_one_jump_and_the_other_slide():
+    shifts = np.linspace(0, demo_rois.SLIDE, 101)
+    pool = np.array([demo_rois.pooled("roi_pool", shift)[0, 0] for shift in shifts])
+    align = np.array([demo_rois.pooled("roi_align", shift)[0, 0] for shift in shifts])
+    np.testing.assert_allclose(align - align[0], shifts, atol=1e-9)
+    steps = np.diff(pool)
+    assert set(steps) == {0, 1} and (steps == 1).sum() == 3
+
+
+@pytest.mark.parametrize("drawing", [demo_rois.draw_pool, demo_rois.draw_align, demo_rois.draw_slide])
+def test_drawings_are_pictures(drawing):
+    picture = np.asarray(Image.open(io.BytesIO(drawing())))
+    assert min(picture.shape[:2]) > 400 and np.ptp(picture[..., :3]) == 255

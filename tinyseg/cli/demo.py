@@ -1,4 +1,4 @@
-"""``tinyseg demo``: train a small U-Net on made-up pictures, and write a page that shows what came out."""
+"""``tinyseg demo``: train two small networks on made-up pictures, and write a page that shows what came out."""
 
 import sys
 from pathlib import Path
@@ -6,20 +6,27 @@ from pathlib import Path
 from tinyseg.cli.common import add_command, add_common, whole_number
 
 _DESCRIPTION = """\
-Train a small U-Net on made-up microscope pictures of cells, in a minute or two, and let it find
-the cells in pictures it has never seen. Needs no files, no graphics card and no network.
+Train two small networks on made-up pictures, in a few minutes, and let them look at pictures that
+they have never seen: a U-Net, which says for every pixel whether it belongs to a cell, and a
+Mask R-CNN, which finds each object with its class, its box and its mask. The page also shows how
+RoIPool and RoIAlign, two ways to cut an object out of a feature map, differ. Needs no files, no
+graphics card and no network.
 
 The folder --out receives
-  demo.html             what came out, explained; one file that can be sent and opened anywhere
-  pictures/             the same pictures as PNG files
-  weights.safetensors   what the network has learned, for 'tinyseg predict'
-The very first run also compiles the kernels, which takes about half a minute more."""
+  demo.html              what came out, explained; one file that can be sent and opened anywhere
+  pictures/              the same pictures as PNG files
+  unet.safetensors       what the networks have learned, for 'tinyseg predict'
+  maskrcnn.safetensors
+The very first run also compiles the kernels, which takes about a minute more."""
 
 _EXAMPLE = """\
   tinyseg demo
-  tinyseg predict --weights demo/weights.safetensors demo/pictures/1_picture.png"""
+  tinyseg predict --weights demo/unet.safetensors demo/pictures/cells_1_picture.png
+  tinyseg predict --weights demo/maskrcnn.safetensors demo/pictures/shapes_1_picture.png"""
 
 PAGE = "demo.html"
+#: Training steps.
+UNET_STEPS, MASK_RCNN_STEPS = 120, 800
 
 
 def add_parser(commands):
@@ -31,9 +38,9 @@ def add_parser(commands):
     parser.add_argument(
         "--steps",
         type=whole_number(1),
-        default=160,
         metavar="N",
-        help="training steps; fewer are quicker (default: 160)",
+        help=f"training steps of each network; fewer are quicker (default: {UNET_STEPS} for the U-Net, "
+        f"{MASK_RCNN_STEPS} for the Mask R-CNN)",
     )
     parser.add_argument("--seed", type=whole_number(0), default=0, metavar="N", help="of all chance (default: 0)")
     add_common(parser)
@@ -42,28 +49,19 @@ def add_parser(commands):
 def run(args):
     """Train, predict, write the page; return the exit code."""
     from tinyseg import files
-    from tinyseg.training import Interrupted, save_model
+    from tinyseg.cli.demo_page import page
+    from tinyseg.training import Interrupted
 
     folder = _prepare(Path(args.out))
-    print("making pictures of cells")
-    train, val, test = _pictures(args.seed)
-    print(f"training a U-Net on {len(train)} of them; its scores are on {len(val)} others")
     try:
-        model, history, settings = _train(train, val, args)
+        cells = _cells(args, folder)
+        shapes = _shapes(args, folder)
     except Interrupted:
-        print("tinyseg: stopped; nothing was written", file=sys.stderr)
+        print("tinyseg: stopped before the page was written", file=sys.stderr)
         return 130
-    print(f"looking at {len(test)} pictures it has never seen")
-    from tinyseg.cli.demo_page import page
-
-    shown, summary = _look(model, test)
-    for number, item in enumerate(shown, 1):
-        for kind, drawing in item["drawings"].items():
-            files.write_bytes(folder / "pictures" / f"{number}_{kind}.png", drawing)
-    save_model(folder / "weights.safetensors", model, {"step": history.step, "scores": summary["mean"]})
-    files.write_text(folder / PAGE, page(shown, summary, history, settings))
-    mean = summary["mean"]
-    print(f"Dice {mean['dice']:.3f}, IoU {mean['iou']:.3f}, pixel error {mean['pixel_error']:.3f} on these")
+    print("3 of 3: RoIPool and RoIAlign")
+    rois = _rois(folder)
+    files.write_text(folder / PAGE, page(cells, shapes, rois))
     print(f"open this page in a browser: {(folder / PAGE).resolve()}")
     return 0
 
@@ -79,55 +77,75 @@ def _prepare(folder):
     return folder
 
 
-def _pictures(seed):
-    """Return pictures to train on, to watch the scores on, and to show: none of them twice."""
-    from tinyseg.data import SyntheticCells
+def _cells(args, folder):
+    """Train the U-Net; return what the page shows of it."""
+    from tinyseg.cli import demo_cells
+    from tinyseg.training import save_model
 
-    pictures = SyntheticCells(48, 192, seed, noise=0.12)
-    made = [pictures[i] for i in range(len(pictures))]
-    return made[:36], made[36:42], made[42:]
+    print("1 of 3: a U-Net learns which pixels belong to cells")
+    model, history, settings, samples = demo_cells.train(args.steps or UNET_STEPS, args.seed)
+    shown, summary = demo_cells.look(model, samples)
+    save_model(folder / "unet.safetensors", model, {"step": history.step, "scores": summary["mean"]})
+    mean = summary["mean"]
+    print(
+        f"on {len(shown)} new pictures: Dice {mean['dice']:.3f}, IoU {mean['iou']:.3f}, "
+        f"pixel error {mean['pixel_error']:.3f}"
+    )
+    return {"shown": _as_files(folder, "cells", shown), "summary": summary, "history": history, "settings": settings}
 
 
-def _train(train, val, args):
-    """Return the trained model, its history, and the settings in words."""
-    from tinyseg import manual_seed
-    from tinyseg.models import UNet
-    from tinyseg.training import fit
+def _shapes(args, folder):
+    """Train the Mask R-CNN; return what the page shows of it."""
+    from tinyseg.cli import demo_shapes
+    from tinyseg.training import save_model
 
-    manual_seed(args.seed)
-    model = UNet(1, 1, (8, 16, 32, 64))
-    settings = {"batch_size": 8, "crop": 128, "learning_rate": 5e-3, "steps_per_epoch": max(1, args.steps // 8)}
-    history = fit(model, train, val, steps=args.steps, seed=args.seed, **settings)
-    parameters = sum(parameter.size for parameter in model.parameters())
+    print("2 of 3: a Mask R-CNN learns to find objects")
+    model, history, settings, samples = demo_shapes.train(args.steps or MASK_RCNN_STEPS, args.seed)
+    shown, summary = demo_shapes.look(model, samples, settings["normalisation"])
     about = {
-        "parameters": parameters,
-        "pictures": len(train),
-        "picture_size": train[0].picture.shape[1],
-        **settings,
+        "step": history.step,
+        "normalisation": {"kind": settings["normalisation"]},
+        "class_names": list(samples[0].class_names),
     }
-    return model, history, about
+    if summary is None:
+        print("average precision is computed by pycocotools: pip install 'tinyseg[coco]'")
+    else:
+        about["scores"] = {kind: summary[kind]["AP50"] for kind in ("box", "mask")}
+        print(
+            f"on {len(samples)} new pictures: AP50 of boxes {_number(about['scores']['box'])}, "
+            f"of masks {_number(about['scores']['mask'])}"
+        )
+    save_model(folder / "maskrcnn.safetensors", model, about)
+    return {"shown": _as_files(folder, "shapes", shown), "summary": summary, "history": history, "settings": settings}
 
 
-def _look(model, samples):
-    """Return each picture with its drawings and scores, the best first, and the summary of the scores."""
-    from tinyseg import draw
-    from tinyseg.evaluation import SegmentationScores, predict, to_mask
+def _rois(folder):
+    """Draw what the two RoI operators do; return the PNG files by name."""
+    from tinyseg import files
+    from tinyseg.cli import demo_rois
 
-    scores, shown = SegmentationScores(), []
-    for sample in samples:
-        probability = predict(model, sample.picture)
-        mask = to_mask(probability)
-        entry = scores.update(mask, sample.mask, sample.name)
-        drawings = {
-            "picture": sample.picture,
-            "truth": draw.overlay(sample.picture, sample.mask),
-            "probability": draw.probability_map(probability),
-            "mask": draw.overlay(sample.picture, mask),
-            "errors": draw.errors(sample.picture, sample.mask, mask),
-        }
-        shown.append({"scores": entry, "drawings": {kind: _png(drawing) for kind, drawing in drawings.items()}})
-    shown.sort(key=lambda item: -item["scores"]["dice"])
-    return shown, scores.summary()
+    drawings = {"pool": demo_rois.draw_pool(), "align": demo_rois.draw_align(), "slide": demo_rois.draw_slide()}
+    for name, png in drawings.items():
+        files.write_bytes(folder / "pictures" / f"roi_{name}.png", png)
+    return drawings
+
+
+def _number(score):
+    """Return a score as text; one that there is not as a dash."""
+    return "-" if score is None else f"{score:.3f}"
+
+
+def _as_files(folder, prefix, shown):
+    """Write drawings as PNG files; return the same items with the files' bytes instead of arrays."""
+    from tinyseg import files
+
+    items = []
+    for number, item in enumerate(shown, 1):
+        drawings = {kind: _png(drawing) for kind, drawing in item["drawings"].items()}
+        for kind, png in drawings.items():
+            files.write_bytes(folder / "pictures" / f"{prefix}_{number}_{kind}.png", png)
+        items.append({**item, "drawings": drawings})
+    return items
 
 
 def _png(drawing):

@@ -26,9 +26,14 @@ pre { background: var(--card); border: 1px solid var(--line); border-radius: 8px
   font-variant-numeric: tabular-nums; }
 .row { background: var(--card); border: 1px solid var(--line); border-radius: 12px; padding: 1rem; margin: 1rem 0; }
 .row h3 { margin: 0 0 .7rem; font-size: 1rem; font-weight: 600; }
+.two { display: grid; grid-template-columns: repeat(auto-fit, minmax(300px, 1fr)); gap: 1rem; max-width: 940px; }
+.paper { background: #fff; border: 1px solid var(--line); border-radius: 12px; padding: .5rem; }
+.paper figcaption { color: #55606e; padding: 0 .4rem .3rem; }
+.slide { max-width: 760px; }
 .grid { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: .8rem; }
+.wide { grid-template-columns: repeat(auto-fit, minmax(230px, 1fr)); }
 figure { margin: 0; }
-figure img, .curve img { display: block; width: 100%; height: auto; border-radius: 6px; }
+figure img, .curve img, .slide img { display: block; width: 100%; height: auto; border-radius: 6px; }
 figcaption { font-size: .85rem; color: var(--soft); margin-top: .3rem; }
 .curve { background: #fff; border: 1px solid var(--line); border-radius: 12px; padding: .5rem; }
 .legend { display: flex; flex-wrap: wrap; gap: .3rem 1.4rem; padding: 0; margin: .6rem 0; list-style: none; }
@@ -37,108 +42,136 @@ figcaption { font-size: .85rem; color: var(--soft); margin-top: .3rem; }
 dt { font-weight: 600; margin-top: .5rem; } dd { margin: 0; max-width: 46rem; }
 """
 
-#: Kinds of drawings in the order shown, with the words below them and for those who cannot see them.
-_KINDS = {
+#: Kinds of drawings of cells in the order shown, with the words below them and for those who cannot see them.
+_CELLS = {
     "picture": ("picture", "the picture: what the network is given"),
     "truth": ("truth", "the cells as they were drawn, in colour over the picture"),
     "probability": ("probability", "the probability of a cell at each pixel: dark blue is none, yellow is certain"),
     "mask": ("mask", "the cells that the network found, in colour over the picture"),
     "errors": ("errors", "where the network was right and wrong, in three colours over the picture"),
 }
+#: The same of shapes.
+_SHAPES = {
+    "picture": ("picture", "the picture: what the network is given"),
+    "truth": ("truth", "the objects as they were drawn, each in its colour, with box and class"),
+    "objects": ("what the network found", "the objects that the network found, with box, class, score and mask"),
+}
 
 
-def page(shown, summary, history, settings):
+def page(cells, shapes, rois):
     """Return the page.
 
     Parameters
     ----------
-    shown : list of dict
-        One per picture: ``scores`` as in `tinyseg.evaluation.SegmentationScores.pictures`, and ``drawings``: PNG files
-        as bytes, under ``picture``, ``truth``, ``probability``, ``mask`` and ``errors``.
-    summary : dict
-        The scores of all pictures.
-    history : tinyseg.training.History
-        Of the training.
-    settings : dict
-        ``parameters``, ``pictures``, ``picture_size``, ``batch_size``, ``crop`` and ``learning_rate``.
+    cells : dict
+        Of the U-Net: ``shown``, a list of dicts with ``scores`` as in
+        `tinyseg.evaluation.SegmentationScores.pictures` and ``drawings``, PNG files as bytes; ``summary``, the scores
+        of all pictures; ``history`` of the training; and ``settings``, as `tinyseg.cli.demo_cells` describes them.
+    shapes : dict
+        Of the Mask R-CNN: the same as `tinyseg.cli.demo_shapes` describes it; ``summary`` may be None.
+    rois : dict of bytes
+        PNG files ``pool``, ``align`` and ``slide``.
 
     Returns
     -------
     str
         HTML that needs no other file.
     """
-    from tinyseg.training.curve import draw_curve
-
-    rows = "\n".join(_row(number, item) for number, item in enumerate(shown, 1))
-    curve = _image(
-        draw_curve(history.losses, history.rows), "loss and scores during training; the numbers are in the text"
-    )
-    last = history.rows[-1]
+    seconds = cells["history"].seconds + shapes["history"].seconds
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>tinyseg demo: a U-Net finds cells</title>
+<title>tinyseg demo: two small networks learn to see</title>
 <style>{_STYLE}</style>
 </head>
 <body><main>
-<h1>A small network has learned to find cells</h1>
-<p>A minute ago this U-Net knew nothing: its {settings["parameters"]:,} numbers were random. It was then shown crops of
-{settings["pictures"]} made-up microscope pictures together with the right answer, {history.step} times
-{settings["batch_size"]} of them, and after each time every number was moved a little in the direction that makes the
-answer better. Below are {len(shown)} pictures that it has <em>never seen</em>.</p>
-{_numbers(summary, history)}
-<h2>What it sees, and what it says</h2>
-<p>Each row is one picture, the best result first. The network gives every pixel a <b>probability</b> of belonging to a
-cell; where that is at least one half, the pixel goes into the <b>mask</b>. <b>Errors</b> compares the mask with the
-truth:</p>
-{_legend()}
-{rows}
-<h2>What to look at</h2>
+<h1>Two small networks have learned to see</h1>
+<p>{_minutes(seconds)} ago both networks knew nothing: their numbers were random. They were shown made-up pictures
+together with the right answer, and after each few pictures every number was moved a little in the direction that makes
+the answer better. Here is what they say of pictures that they have <em>never seen</em>.</p>
 <ul>
-<li>Look for errors along the cells' edges, where blur and noise leave it open to which side a pixel belongs, and at
-pale cells. The probability there is often neither near 0 nor near 1: the network knows that it does not know.</li>
-<li>Noise and uneven light, which would trouble a fixed threshold on brightness, matter little: the network looks at a
-pixel's surroundings, not at the pixel alone.</li>
-<li>Cells that touch become one region. This network says <em>cell or not</em> for each pixel, not which cell.</li>
+<li>A <b>U-Net</b> says for every pixel whether it belongs to a cell.</li>
+<li>A <b>Mask R-CNN</b> finds objects: what each one is, its box, and its mask, the pixels that belong to it.</li>
+<li><b>RoIPool</b> and <b>RoIAlign</b> are two ways for such a network to look into a box. The last part shows, with
+numbers, how they differ.</li>
 </ul>
-<h2>How it learned</h2>
-<div class="curve">{curve}</div>
-<p>Left: the loss (cross entropy), step by step and smoothed: how surprised the network was by the right answer. Right:
-its scores on other pictures, after every {last["step"] // len(history.rows)} steps or so. The learning rate rises to
-{settings["learning_rate"]:g} and falls to almost nothing, which is why the curves settle at the end.</p>
-<h2>The scores</h2>
-<dl>
-<dt>Dice</dt><dd>Twice the area that mask and truth share, divided by the sum of their areas. 1 is perfect.</dd>
-<dt>IoU, intersection over union</dt><dd>The area that they share, divided by the area that either covers. Always below
-Dice, but the order is the same.</dd>
-<dt>Pixel error</dt><dd>The share of all pixels that are on the wrong side. 0 is perfect; kind to small objects that are
-missed altogether.</dd>
-</dl>
+{_cells_part(**cells)}
+{_shapes_part(**shapes)}
+{_rois_part(rois)}
 <h2>Go on</h2>
-<p>The folder of this page holds these pictures as files, and what was learned in <code>weights.safetensors</code>. Run
-it on a picture again, or train on pictures of your own:</p>
-<pre>tinyseg predict --weights weights.safetensors pictures/1_picture.png
-tinyseg train unet --data FOLDER --out runs/first</pre>
-<p class="soft">Computed by tinyseg: a U-Net of four resolutions, hand-written convolutions in Numba, no other
-deep-learning library. Crops of {settings["crop"]} x {settings["crop"]} pixels from pictures of
-{settings["picture_size"]} x {settings["picture_size"]}; Adam, one-cycle learning rate.</p>
+<p>The folder of this page holds these pictures as files, and what was learned. Run it on a picture again, or train on
+pictures of your own:</p>
+<pre>tinyseg predict --weights unet.safetensors pictures/cells_1_picture.png
+tinyseg predict --weights maskrcnn.safetensors pictures/shapes_1_picture.png
+tinyseg train unet --data FOLDER --out runs/first
+tinyseg train maskrcnn --data FOLDER --out runs/second</pre>
+<p class="soft">Computed by tinyseg: hand-written kernels in Numba, no other deep-learning library. U-Net: four
+resolutions, {cells["settings"]["parameters"]:,} numbers, {cells["history"].step} steps of
+{cells["settings"]["batch_size"]} crops of {cells["settings"]["crop"]} x {cells["settings"]["crop"]} pixels. Mask R-CNN:
+a narrow ResNet-18 with a feature pyramid, {shapes["settings"]["parameters"]:,} numbers, {shapes["history"].step} steps
+of {shapes["settings"]["batch_size"]} pictures of {shapes["settings"]["picture_size"]} x
+{shapes["settings"]["picture_size"]} pixels.</p>
 </main></body>
 </html>
 """
 
 
-def _numbers(summary, history):
-    """Return the scores and the time as large numbers."""
-    mean = summary["mean"]
-    cards = [
-        (f"{mean['dice']:.3f}", f"mean Dice on {len(summary['pictures'])} new pictures"),
+def _minutes(seconds):
+    """Return a time in words, to begin a sentence with."""
+    if seconds < 90:
+        return "A minute"
+    words = ("Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine", "Ten")
+    minutes = round(seconds / 60)
+    return f"{words[minutes - 2] if minutes <= 10 else minutes} minutes"
+
+
+# ---- the U-Net -----------------------------------------------------------------------------------------------------
+
+
+def _cells_part(shown, summary, history, settings):
+    """Return the part on the U-Net."""
+    mean, last = summary["mean"], history.rows[-1]
+    numbers = _numbers(
+        (f"{mean['dice']:.3f}", f"mean Dice on {len(shown)} new pictures"),
         (f"{mean['iou']:.3f}", "mean IoU"),
         (f"{mean['pixel_error']:.1%}", "of the pixels wrong"),
         (f"{history.seconds:.0f} s", f"for {history.step} training steps, on this computer's processor"),
-    ]
-    return "<ul class='numbers'>" + "".join(f"<li><b>{n}</b>{escape(text)}</li>" for n, text in cards) + "</ul>"
+    )
+    rows = "\n".join(
+        _row(
+            f"Picture {number}: Dice {item['scores']['dice']:.3f}, IoU {item['scores']['iou']:.3f}, "
+            f"{item['scores']['pixel_error']:.1%} wrong",
+            number,
+            item["drawings"],
+            _CELLS,
+        )
+        for number, item in enumerate(shown, 1)
+    )
+    return f"""<h2>U-Net: which pixels are cell?</h2>
+<p>Each row is one picture, the best result first. The network gives every pixel a <b>probability</b> of belonging to a
+cell; where that is at least one half, the pixel goes into the <b>mask</b>. <b>Errors</b> compares the mask with the
+truth:</p>
+{_legend()}
+{numbers}
+{rows}
+<ul>
+<li>Look for errors along the cells' edges, where blur and noise leave it open to which side a pixel belongs, and at
+pale cells. The probability there is often neither near 0 nor near 1: the network knows that it does not know.</li>
+<li>Cells that touch become one region. This network says <em>cell or not</em> for each pixel, not which cell. The next
+one does.</li>
+</ul>
+<div class="curve">{_curve(history, "loss and scores of the U-Net during training")}</div>
+<p>Left: the loss (cross entropy), step by step and smoothed: how surprised the network was by the right answer. Right:
+its scores on other pictures, after every {last["step"] // len(history.rows)} steps or so.</p>
+<dl>
+<dt>Dice</dt><dd>Twice the area that mask and truth share, divided by the sum of their areas. 1 is perfect.</dd>
+<dt>IoU, intersection over union</dt><dd>The area that they share, divided by the area that either covers. Never above
+Dice, but the order is the same.</dd>
+<dt>Pixel error</dt><dd>The share of all pixels that are on the wrong side. 0 is perfect; kind to small objects that are
+missed altogether.</dd>
+</dl>"""
 
 
 def _legend():
@@ -152,16 +185,116 @@ def _legend():
     return f"<ul class='legend'>{items}</ul>"
 
 
-def _row(number, item):
+# ---- the Mask R-CNN ------------------------------------------------------------------------------------------------
+
+
+def _shapes_part(shown, summary, history, settings):
+    """Return the part on the Mask R-CNN."""
+    if summary is None:
+        scores = "<p>Average precision, the usual score, is computed by pycocotools: <code>pip install "
+        scores += "'tinyseg[coco]'</code>, and run the demo again.</p>"
+        numbers = [(str(sum(item["found"] for item in shown)), f"of {sum(item['objects'] for item in shown)} found")]
+    else:
+        scores = f"""<dl><dt>AP50, average precision at an IoU of one half</dt><dd>Go through the detections of all
+{summary["pictures"]} pictures from the surest to the least sure. Each is right if it overlaps an object of its class,
+not found before, with an IoU of at least one half. <em>Precision</em> is the share that is right so far,
+<em>recall</em> the share of all objects found so far; AP50 is the precision, averaged over recall from 0 to 1, then
+over the classes. 1 is perfect. Boxes and masks are judged separately.</dd></dl>"""
+        numbers = [
+            (_score(summary["mask"]["AP50"]), f"AP50 of masks on {summary['pictures']} new pictures"),
+            (_score(summary["box"]["AP50"]), "AP50 of boxes"),
+        ]
+    numbers.append((f"{history.seconds:.0f} s", f"for {history.step} training steps"))
+    rows = "\n".join(
+        _row(f"Picture {number}: {_found(item)}", number, item["drawings"], _SHAPES, "wide")
+        for number, item in enumerate(shown, 1)
+    )
+    return f"""<h2>Mask R-CNN: which objects are there?</h2>
+<p>The pictures hold discs, rectangles and triangles of random colours and textures; some hide parts of others. The
+network works in two stages. First it proposes <b>boxes</b> that may hold an object. Then it looks into each box, and
+says which class is in it, how sure it is (the <b>score</b>, from 0 to 1), where exactly the box should end, and which
+pixels are the object's (its <b>mask</b>). Below are all objects with a score of one half or more; an object has the
+same colour in the truth and where it was found.</p>
+{_numbers(*numbers)}
+{rows}
+<div class="curve">{_curve(history, "loss of the Mask R-CNN during training, and its parts")}</div>
+<p>The loss is a sum. Two parts belong to the first stage: is there an <em>object</em>, and where exactly is the
+<em>proposal</em>. Three belong to the second: <em>class</em>, <em>box</em> and <em>mask</em>.</p>
+{scores}"""
+
+
+def _found(item):
+    """Return in words what was found in a picture."""
+    extra = {0: "nothing else", 1: "one thing that is not there"}.get(
+        item["extra"], f"{item['extra']} things that are not"
+    )
+    return f"{item['found']} of {item['objects']} objects found, and {extra}"
+
+
+def _score(value):
+    """Return a score as text; one that there is not as a dash."""
+    return "-" if value is None else f"{value:.3f}"
+
+
+# ---- RoIPool and RoIAlign ------------------------------------------------------------------------------------------
+
+
+def _rois_part(rois):
+    """Return the part on the two operators."""
+    from tinyseg.cli import demo_rois
+
+    x1, y1, x2, y2 = demo_rois.BOX
+    first, _, last, _ = demo_rois.rounded_box()
+    of_pool, of_align = (f"{demo_rois.pooled(name)[0, 0]:.4g}" for name in ("roi_pool", "roi_align"))
+    pool = _image(rois["pool"], "RoIPool: the box is rounded to whole cells, and each bin gives its largest number")
+    align = _image(rois["align"], "RoIAlign: the box stays as it is, and each bin gives the mean of four points")
+    slide = _image(rois["slide"], "RoIPool's number stays, then jumps by one, where RoIAlign's rises evenly")
+    return f"""<h2>RoIPool and RoIAlign: how a network looks into a box</h2>
+<p>Between its two stages a Mask R-CNN has a <b>feature map</b>: a grid of numbers, computed from the picture, in which
+one <b>cell</b> stands for a square of 4, 8, 16 or more pixels. Every box, of whatever size, must become a small table
+of the same size, here 2 x 2 <b>bins</b>, for the second stage to work on. A box is called a <b>region of interest</b>,
+<b>RoI</b>. Its corners hardly ever lie on the borders of cells: this one, dashed, reaches from {x1} to {x2} across and
+from {y1} to {y2} down, where the cell in the corner reaches from 0 to 1. The map holds 0, 1, 2, ... in reading order,
+so that you can check the numbers by eye.</p>
+<div class="two">
+<figure class="paper">{pool}<figcaption><b>RoIPool</b> (2015) rounds the box to whole cells, here from {first} to {last}
+in both directions, and takes the largest number of each bin, circled. The first is {of_pool}.</figcaption></figure>
+<figure class="paper">{align}<figcaption><b>RoIAlign</b> (2017) leaves the box where it is, reads the map at regular
+points, each by interpolating between the four nearest centres of cells, and takes the mean of each bin's points. The
+first is {of_align}.</figcaption></figure>
+</div>
+<p>What the rounding costs shows when the box slides to the right, a little at a time:</p>
+<figure class="paper slide">{slide}<figcaption>On this map, one cell to the right is 1 more. RoIAlign's number follows
+the box exactly. RoIPool's does not move for a whole cell, then jumps: on a map whose cells are 16 pixels wide, it
+cannot tell boxes apart that differ by several pixels.</figcaption></figure>
+<p>For the class of an object that hardly matters. For a mask, whose edge shall be right to the pixel, it does: that is
+why Mask R-CNN came with RoIAlign. The network above used it. All numbers here come from the same kernels.</p>"""
+
+
+# ---- pieces --------------------------------------------------------------------------------------------------------
+
+
+def _numbers(*cards):
+    """Return (number, words) as large numbers."""
+    return "<ul class='numbers'>" + "".join(f"<li><b>{n}</b>{escape(text)}</li>" for n, text in cards) + "</ul>"
+
+
+def _row(head, number, drawings, kinds, grid=""):
     """Return one picture's drawings."""
     figures = "".join(
-        f"<figure>{_image(item['drawings'][kind], f'Picture {number}: {words}')}"
-        f"<figcaption>{title}</figcaption></figure>"
-        for kind, (title, words) in _KINDS.items()
+        f"<figure>{_image(drawings[kind], f'Picture {number}: {words}')}<figcaption>{title}</figcaption></figure>"
+        for kind, (title, words) in kinds.items()
     )
-    scores = item["scores"]
-    head = f"Picture {number}: Dice {scores['dice']:.3f}, IoU {scores['iou']:.3f}, {scores['pixel_error']:.1%} wrong"
-    return f"<section class='row'><h3>{head}</h3><div class='grid'>{figures}</div></section>"
+    return f"<section class='row'><h3>{escape(head)}</h3><div class='grid {grid}'>{figures}</div></section>"
+
+
+def _curve(history, alt):
+    """Return the curves of a training."""
+    from tinyseg.training.curve import draw_curve
+    from tinyseg.training.detection import PARTS
+
+    parts = {PARTS.get(name, name): values for name, values in history.parts.items()}
+    return _image(draw_curve(history.losses, history.rows, parts=parts or None), f"{alt}; the numbers are in the text")
 
 
 def _image(png, alt):

@@ -310,7 +310,7 @@ def _matches(true, found, scores):
 
 def _boxes_of_numbers(labels):
     """Return the numbers in a label picture, rising and without 0, and the box around each."""
-    boxes: dict[int, list] = {}
+    boxes: dict[int, np.ndarray] = {}
     for rows in strips(labels.shape):
         ys, xs = np.nonzero(labels[rows])
         values, where = np.unique(labels[rows][ys, xs], return_inverse=True)
@@ -320,7 +320,7 @@ def _boxes_of_numbers(labels):
         for value, corner in zip(values.tolist(), corners.T, strict=True):
             boxes[value] = np.maximum(corner, boxes.get(value, corner))
     numbers = np.array(sorted(boxes), np.int64)
-    return numbers, np.array([boxes[n] * (-1, -1, 1, 1) for n in numbers.tolist()]).reshape(-1, 4)
+    return numbers, np.array([boxes[n] for n in numbers.tolist()]).reshape(-1, 4) * (-1, -1, 1, 1)
 
 
 # ---- painting ------------------------------------------------------------------------------------------------------
