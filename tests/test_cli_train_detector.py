@@ -200,6 +200,8 @@ def test_bad_data_are_one_line(data, coco, tmp_path, fails):
     assert "--labels was given with" in fails(*command, "--labels", data / "labels", *out)
     assert "--val-folder is for a json --val-data" in fails(*command, "--val-data", data, "--val-folder", data, *out)
     assert "expected the same classes" in fails(*command, "--val-data", data, *out)
+    line = fails("train", "fasterrcnn", "--data", coco, *out)
+    assert "does not have 4 of the 4 pictures" in line and line.endswith("give the folder of the pictures (--pictures)")
     (tmp_path / "images").mkdir()
     (tmp_path / "labels").mkdir()
     write_picture(tmp_path / "images" / "a.png", np.zeros((1, 32, 32)))

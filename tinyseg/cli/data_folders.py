@@ -73,7 +73,12 @@ def open_objects(data, pictures, labels, *, option="--data", masks=None):
         from tinyseg.data import CocoDataset
 
         folder = Path(data).parent if pictures is None else Path(pictures)
-        annotated = CocoDataset(data, folder, channels=3, cache_bytes=CACHE_BYTES, masks=masks)
+        try:
+            annotated = CocoDataset(data, folder, channels=3, cache_bytes=CACHE_BYTES, masks=masks)
+        except ValueError as error:
+            if pictures is None and "does not have" in str(error):
+                raise ValueError(f"{error}; give the folder of the pictures (--pictures)") from None
+            raise
         return annotated, _absolute(data=data, pictures=folder, labels=None)
     from tinyseg.data import FolderDataset
 
