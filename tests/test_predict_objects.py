@@ -2,15 +2,18 @@
 
 import json
 import sys
+import tracemalloc
 import warnings
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from tinyseg import backend, draw, manual_seed, models, no_grad
 from tinyseg import weights as weight_files
 from tinyseg.cli import main
+from tinyseg.cli.predict_objects import _Masks
 from tinyseg.cli.predict_weights import COCO_CATEGORIES
 from tinyseg.data import read_picture, shapes, write_picture
 from tinyseg.training import load_model, save_model
@@ -180,6 +183,30 @@ def test_what_failed_is_named_and_the_rest_is_written(folder, tmp_path, capsys):
     captured = capsys.readouterr()
     assert "1 of 2 pictures done" in captured.out and "torn.png is truncated" in captured.err
     assert (tmp_path / "out" / "detections.json").exists()
+
+
+def test_pages_of_a_file_are_told_apart(folder, tmp_path, rng):
+    tifffile.imwrite(tmp_path / "stack.tif", rng.integers(0, 255, (2, 40, 50, 3), np.uint8), photometric="rgb")
+    weights = folder / "fasterrcnn.safetensors"
+    assert command("--weights", weights, tmp_path / "stack.tif", "--out", tmp_path / "out", "--score", 0) == 0
+    entries = json.loads((tmp_path / "out" / "detections.json").read_text())
+    assert {(entry["image_id"], entry["file_name"], entry["page"]) for entry in entries} == {
+        (1, "stack.tif", 0),
+        (2, "stack.tif", 1),
+    }
+
+
+def test_masks_of_a_large_picture_take_little_memory(rng):
+    """20 masks of 3 megapixels would be 240 million bytes as floats."""
+    boxes = np.float32([[10, 20, 1900, 1400]]) + rng.integers(0, 50, (20, 4)).astype(np.float32)
+    masks = _Masks(rng.random((20, 1, 28, 28), np.float32), boxes, (1500, 2000), 0.5)
+    tracemalloc.start()
+    try:
+        drawn = draw.detections(np.zeros((1500, 2000), np.uint8), boxes, masks=masks)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 80e6 and drawn.any()
 
 
 def test_nothing_is_written_over_unasked(folder, tmp_path, fails):

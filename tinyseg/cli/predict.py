@@ -21,8 +21,9 @@ with a Mask R-CNN or Faster R-CNN
                         score, and where objects overlap, the surer one is seen
                         (Mask R-CNN only)
   detections.json       all objects of all pictures in COCO's results format: image_id counts
-                        the pictures from 1, file_name and category are their names, object is
-                        the number in NAME_instances.png, segmentation the mask as run-lengths
+                        the pictures from 1, file_name (and page, of a file of several) and
+                        category are names, object is the number in NAME_instances.png,
+                        segmentation the mask as run-lengths
 
 Pictures may be PNG, TIFF or JPEG files, folders of them, or globs such as 'new/*.tif'. A TIFF
 file of several pages gives NAME_000, NAME_001, ... A picture that cannot be read is named and
@@ -121,14 +122,15 @@ def run(args):
         files.make_folder(folder)
     done = 0
     try:
-        for path, page, outputs in plan:
+        for image_id, (path, page, outputs) in enumerate(plan, 1):
             try:
                 picture, x, note = _read(path, page, predictor.channels)
                 found = predictor.predict(x)
             except (ValueError, OSError, MemoryError) as error:
                 failures.append(_failure(path, page, error))
                 continue
-            words, shown = predictor.write(outputs, picture, found, path)
+            source = {"image_id": image_id, "file_name": path.name, **({} if page is None else {"page": page})}
+            words, shown = predictor.write(outputs, picture, found, source)
             done += 1
             print(f"{_named(path, page)}{note}: {words}, {shown}", flush=True)
     finally:

@@ -44,7 +44,7 @@ class MaskPredictor:
 
             return predict(self.model, x, tile=self.tile, normalisation=self.normalisation, before_tile=show)
 
-    def write(self, outputs, picture, probabilities, path):
+    def write(self, outputs, picture, probabilities, source):
         """Write the three files; return in words how much was found, and the file to look at."""
         import numpy as np
 

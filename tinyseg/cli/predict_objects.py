@@ -46,7 +46,7 @@ class ObjectPredictor:
             self.written = "overlays and numbered objects"
         self.written += " are in {}, all objects in " + DETECTIONS
         self.run_files = (DETECTIONS,)
-        self._entries, self._pictures = [], 0
+        self._entries: list[dict] = []
 
     def predict(self, x):
         """Return what is in one picture, as arrays, the surest object last."""
@@ -58,15 +58,14 @@ class ObjectPredictor:
             (found,) = self.model.detect([normalise(x, self.normalisation)])
         return {name: value.numpy()[::-1] for name, value in found.items()}
 
-    def write(self, outputs, picture, found, path):
+    def write(self, outputs, picture, found, source):
         """Write the files of one picture; return in words what was found, and the file to look at."""
         from tinyseg import draw
         from tinyseg.cli.predict import drawable
 
-        self._pictures += 1
         if "masks" in found:
             found["masks"] = _Masks(found["masks"], found["boxes"], picture.shape[1:], self.threshold)
-        entries = self._described(found, path)
+        entries = self._described(found, source)
         if "masks" in found:
             _number(outputs["instances"], found["masks"], picture.shape[1:], entries)
         shown, dim = drawable(picture)
@@ -75,16 +74,16 @@ class ObjectPredictor:
         self._entries += entries[::-1]
         return _in_words(entry["category"] for entry in entries), outputs["overlay"]
 
-    def _described(self, found, path):
+    def _described(self, found, source):
         """Return the objects of one picture as entries of COCO's results format, without masks."""
         from tinyseg.draw.labels import label_texts
         from tinyseg.evaluation.coco_results import to_results
 
         without = {name: value for name, value in found.items() if name != "masks"}
-        entries = to_results(without, self._pictures, self.category_ids)
+        entries = to_results(without, source["image_id"], self.category_ids)
         names = label_texts(found["labels"], None, self.class_names)
         for number, (entry, name) in enumerate(zip(entries, names, strict=True), 1):
-            entry |= {"file_name": path.name, "category": name, "object": number}
+            entry |= {**source, "category": name, "object": number}
         return entries
 
     def finish(self, folder):
