@@ -10,7 +10,7 @@ from tinyseg.cli.common import Parser, error_line
 _DESCRIPTION = """\
 Image segmentation from scratch in NumPy and Numba, for people who want to see inside.
 
-Start with 'tinyseg demo': it trains a small network on built-in pictures in about two
+Start with 'tinyseg demo': it trains two small networks on built-in pictures in a few
 minutes and writes a page that shows what came out. Then train on pictures of your own."""
 
 _EXAMPLES = """\
