@@ -221,7 +221,7 @@ class Module:
 
     def _renamed(self, state_dict):
         """Return the values by the keys of today."""
-        today = {}
+        today: dict[str, str] = {}
         for path, module in self.named_modules():
             prefix = f"{path}." if path else ""
             today |= {prefix + old: prefix + new for old, new in module.old_keys.items()}
