@@ -98,6 +98,7 @@ def test_training_leaves_a_run(run):
     model, info = load_model(run / "best.safetensors", ("maskrcnn",))
     assert info["trained_on"] == ["00", "01", "02"] and info["class_names"] == ["background", "object"]
     assert info["config"]["backbone"] == "resnet18" and info["config"]["channels"] == 16
+    assert info["config"]["box_batch_size_per_image"] == DEFAULTS["rois"] == 128
     assert info["config"]["min_size"] is None and info["normalisation"] == {"kind": "standardise"}
     command = checkpoint.load(run / "last.safetensors")["info"]["command"]
     assert command["network"] == "maskrcnn" and command["val"] == "03"
@@ -178,6 +179,7 @@ def test_starting_from_weights(run, data, tmp_path, capsys):
         (["--anchor-sizes", "8,x"], "argument --anchor-sizes: '8,x' is no list of numbers of at least 1"),
         (["--anchor-sizes", "8,16"], "--anchor-sizes has 2 sizes; expected 5, one for each level"),
         (["--backbone", "vgg"], "argument --backbone: invalid choice: 'vgg'"),
+        (["--rois", "0"], "argument --rois: 0 is less than 1"),
         (["--size", "4"], "argument --size: 4 is less than 16"),
         (["--norm", "frozen"], "--norm frozen without --weights"),
         (["--weights", "absent.pth"], "absent.pth: no such file"),

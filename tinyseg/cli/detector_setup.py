@@ -190,6 +190,7 @@ def build(network, settings, found, num_classes):
         "anchor_sizes": [[size] for size in sizes] if pyramid else [list(sizes)],
         "norm": settings["norm"],
         "min_size": settings["size"],
+        "box_batch_size_per_image": settings["rois"],
         "box_detections_per_img": 100 if found.most <= 50 else 300,
         "channels": 4 * width,
         "representation_size": 16 * width,

@@ -14,6 +14,7 @@ DEFAULTS = {
     "aligned": False,
     "anchor_sizes": None,
     "size": None,
+    "rois": 128,
     "norm": "batch",
     "weights": None,
     "steps": 600,
@@ -164,6 +165,13 @@ def _add_network_options(parser):
         type=whole_number(16),
         metavar="PIXELS",
         help="resize pictures so that the shorter side is this long (default: as they are)",
+    )
+    group.add_argument(
+        "--rois",
+        type=whole_number(1),
+        metavar="N",
+        help="proposals of each picture that a step learns classes, boxes and masks from; torchvision takes 512 "
+        + _default("rois"),
     )
     group.add_argument(
         "--norm",

@@ -27,7 +27,11 @@ def default_words(defaults, name):
 
 def add_choice_options(group, defaults):
     """Add the options that choose pictures to train on and to score."""
-    group.add_argument("--train", metavar="NAMES", help="pictures to train on: names, globs, ranges: 00-15 or a*,b07")
+    group.add_argument(
+        "--train",
+        metavar="NAMES",
+        help="pictures to train on: names, globs, ranges (00-15 or a*,b07), or a file of names (@names.txt)",
+    )
     group.add_argument("--val", metavar="NAMES", help="pictures to score the network on while it learns")
     group.add_argument(
         "--val-fraction",
