@@ -139,7 +139,8 @@ def pack_channels(packed, start, x, x_start, channels, first_row, rows, row_phas
                     # places from `left` to `right` are in the picture, the others are padding
                     left = min(max(0, -(x_first // stride)), layout.pitch)
                     right = max(left, min(layout.pitch, -((x_first - layout.width) // stride)))
-                    clear(packed, to, left)
+                    if left:
+                        clear(packed, to, left)
                     if stride == 1:
                         copy(packed, to + left, x, source + x_first + left, right - left)
                     elif stride == 2:
@@ -147,7 +148,8 @@ def pack_channels(packed, start, x, x_start, channels, first_row, rows, row_phas
                     else:
                         x_from = source + x_first + stride * left
                         copy_spaced(packed, to + left, 1, x, x_from, stride, right - left)
-                    clear(packed, to + right, layout.pitch - right)
+                    if right < layout.pitch:
+                        clear(packed, to + right, layout.pitch - right)
                     to += layout.pitch
 
 

@@ -21,7 +21,7 @@ from kernels.cpu.panels import (
     add_products,
     pack_panels,
     panel_bias,
-    run,
+    run_tasks,
     transpose,
 )
 from kernels.cpu.tiling import PANEL, VECTOR_BYTES, lanes, panel_width
@@ -71,7 +71,7 @@ def panel_correlate(x, weight, bias, out_size, rows, cols):
     out = packing.new_array((x.shape[0], channels, *out_size), dtype)
     tables, layout, sizes, scratch_size = _forward_plan(dtype, x.shape, weight.shape, out_size, rows, cols, threads)
     arrays = Arrays(packing.flat(out), packing.flat(x), _weight_panels(weight), panel_bias(bias, channels, dtype))
-    run(_forward_task, arrays, tables, layout, sizes, scratch_size, threads)
+    run_tasks(_forward_task, arrays, tables, layout, sizes, scratch_size, threads)
     return out
 
 
@@ -82,7 +82,7 @@ def panel_weight_gradient(dy, x, rows, cols):
     out = packing.new_array((dy.shape[1], x.shape[1], *kernel), dtype)
     tables, layout, sizes, scratch_size = _gradient_plan(dtype, dy.shape, x.shape, rows, cols, threads)
     arrays = Arrays(packing.flat(out), packing.flat(x), packing.flat(dy), np.zeros(0, dtype))
-    run(_gradient_task, arrays, tables, layout, sizes, scratch_size, threads)
+    run_tasks(_gradient_task, arrays, tables, layout, sizes, scratch_size, threads)
     return out
 
 

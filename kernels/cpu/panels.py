@@ -10,6 +10,7 @@ Every sum is taken in chunks of fixed length, added up in order: how the work is
 
 from typing import NamedTuple
 
+import numba
 import numpy as np
 from numba import prange
 
@@ -46,6 +47,8 @@ class Sizes(NamedTuple):
     picture_size: int = 0  # numbers of a packed picture
     group: int = 0  # input channels of a task of the weight gradient
     kernel: int = 1  # taps per input channel
+    row_step: int = 0  # of a matrix that is packed into panels
+    run_step: int = 0
 
 
 class Tables(NamedTuple):
@@ -70,10 +73,10 @@ _NO_LAYOUT = packing.Layout(*[0] * len(packing.Layout._fields))
 _NO_PHASES = np.zeros(0, np.int64)
 
 
-def run(task, arrays, tables, layout, sizes, scratch_size, threads):
+def run_tasks(task, arrays, tables, layout, sizes, scratch_size, threads):
     """Run all tasks, ``task(arrays, scratch, tables, layout, sizes, number)``, on so many threads."""
     dtype = arrays.out.dtype
-    scratch = packing.scratch(min(threads, sizes.tasks), scratch_size, dtype)
+    scratch = packing.scratch(max(1, min(threads, sizes.tasks)), scratch_size, dtype)
     run_task = native(task, dtype, (arrays, scratch[0], tables, layout, sizes, 0))
     _run_kernel(run_task, arrays, scratch, tables, layout, sizes)
 
@@ -93,10 +96,42 @@ def pack_panels(matrix, rows, row_step, runs, run_step, run):
     Term ``i * run + j`` of row r is number ``r * row_step + i * run_step + j`` of the flat array ``matrix``. Lanes
     beyond the last row are zeros.
     """
-    width = panel_width(matrix.dtype)
-    packed = packing.scratch(1, -(-rows // width) * width * runs * run, matrix.dtype, "panels")[0]
-    _pack_kernel(packed, matrix, rows, row_step, runs, run_step, run)
+    width, depth = panel_width(matrix.dtype), runs * run
+    panels = -(-rows // width)
+    packed = packing.scratch(1, panels * width * depth, matrix.dtype, "panels")[0]
+    sizes = Sizes(
+        tasks=panels,
+        panels=panels,
+        channels=rows,
+        depth=depth,
+        chunk=run,
+        height=runs,
+        block_rows=1,
+        row_blocks=runs,
+        panel_start=0,
+        sums_start=0,
+        row_step=row_step,
+        run_step=run_step,
+    )
+    nothing = np.zeros(0, matrix.dtype)
+    arrays = Arrays(packed, matrix, nothing, nothing)
+    tables = Tables(_NO_PHASES, _NO_PHASES, _NO_PHASES, _NO_PHASES)
+    run_tasks(_pack_task, arrays, tables, _NO_LAYOUT, sizes, 0, numba.get_num_threads())
     return packed
+
+
+@jit
+def _pack_task(arrays, scratch, tables, layout, sizes, panel):
+    """Pack one panel (see ``pack_panels``): ``height`` runs of ``chunk`` terms."""
+    width = PANEL.columns * (VECTOR_BYTES // arrays.out.itemsize)
+    first, size = panel * width, sizes.chunk * width
+    channels = min(width, sizes.channels - first)
+    start = panel * sizes.height * size
+    if channels < width:
+        clear(arrays.out, start, sizes.height * size)
+    for i in range(sizes.height):
+        source = first * sizes.row_step + i * sizes.run_step
+        transpose(arrays.out, start + i * size, width, arrays.a, source, sizes.row_step, channels, sizes.chunk)
 
 
 # ---- matrix products -------------------------------------------------------------------------------------------------
@@ -149,7 +184,7 @@ def matrix_product(a, row_offsets, col_offsets, b, channels, *, transposed, bias
     )
     arrays = Arrays(packing.flat(out), a, b, panel_bias(bias, channels, b.dtype))
     tables = Tables(row_offsets, col_offsets, _NO_PHASES, _NO_PHASES)
-    run(_product_task, arrays, tables, _NO_LAYOUT, sizes, (chunk + block_rows) * width, threads)
+    run_tasks(_product_task, arrays, tables, _NO_LAYOUT, sizes, (chunk + block_rows) * width, threads)
     return out
 
 
@@ -226,23 +261,3 @@ def transpose(to, to_start, to_step, source, source_start, source_step, rows, co
         copy_spaced(to, to_start + c * to_step, 1, source, source_start + c, source_step, rows)
     for r in range(whole_rows, rows):
         copy_spaced(to, to_start + r, to_step, source, source_start + r * source_step, 1, whole_cols)
-
-
-@jit(parallel=True)
-def _pack_kernel(packed, matrix, rows, row_step, runs, run_step, run):
-    width = PANEL.columns * (VECTOR_BYTES // packed.itemsize)
-    for panel in prange((rows + width - 1) // width):
-        _pack_panel(np.int64(panel), width, packed, matrix, rows, row_step, runs, run_step, run)
-
-
-@jit
-def _pack_panel(panel, width, packed, matrix, rows, row_step, runs, run_step, run):
-    """Pack one panel (see ``pack_panels``)."""
-    first = panel * width
-    count = min(width, rows - first)
-    start = first * runs * run
-    if count < width:
-        clear(packed, start, width * runs * run)
-    for i in range(runs):
-        to, source = start + i * run * width, first * row_step + i * run_step
-        transpose(packed, to, width, matrix, source, row_step, count, run)

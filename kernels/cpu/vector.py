@@ -73,7 +73,7 @@ def copy_every_other(typing_context, to, to_start, source, source_start, count):
 
 def _write_copy_every_other(w, to, to_start, source, source_start, count):
     to, source = w.at(to, to_start), w.at(source, source_start)
-    # the last element of two vectors is one that is left out, so the last vector is copied element by element
+    # the last element of two vectors is one that is left out and may not exist: the last vector is loaded masked
     vectors = w.builder.sdiv(w.builder.sub(count, w.int(1)), w.int(w.lanes))
 
     def vector_step(i, _):
@@ -84,13 +84,12 @@ def _write_copy_every_other(w, to, to_start, source, source_start, count):
 
     w.loop(vectors, [], vector_step)
     done = w.builder.mul(vectors, w.int(w.lanes))
-
-    def step(i, _):
-        i = w.builder.add(i, done)
-        w.put(w.get(source, w.builder.mul(i, w.int(2))), to, i)
-        return []
-
-    w.loop(w.builder.sub(count, done), [], step)
+    left = w.builder.sub(count, done)
+    reach = w.builder.sub(w.builder.mul(left, w.int(2)), w.int(1))
+    first = w.at(source, w.builder.mul(done, w.int(2)))
+    masks = w.first_lanes(reach), w.first_lanes(w.builder.sub(reach, w.int(w.lanes)))
+    pair = [w.load_masked(w.at(first, i * w.lanes), mask) for i, mask in enumerate(masks)]
+    w.store_masked(w.every_other(*pair, 0), w.at(to, done), w.first_lanes(left))
 
 
 @intrinsic

@@ -65,6 +65,14 @@ class Writer:
         align = ir.Constant(_INT32, self.itemsize)
         self.builder.call(function, [vector, self.builder.bitcast(pointer, to), align, mask])
 
+    def load_masked(self, pointer, mask):
+        """Load the lanes that ``mask`` chooses, and touch no other; these are zeros."""
+        to = self.vector.as_pointer()
+        signature = ir.FunctionType(self.vector, [to, _INT32, mask.type, self.vector])
+        function = get_or_insert_function(self.builder.module, signature, f"llvm.masked.load.{self.name}.p0")
+        align = ir.Constant(_INT32, self.itemsize)
+        return self.builder.call(function, [self.builder.bitcast(pointer, to), align, mask, self.zero])
+
     def splat(self, value):
         """Return a vector with ``value`` in every lane."""
         vector = ir.VectorType(value.type, self.lanes)
