@@ -124,6 +124,19 @@ def test_a_file_as_published_in_2019_gives_the_same_detections(tmp_path, kind):
     compare_detections(mine, other, images)
 
 
+def test_a_published_classifier_becomes_the_backbone(tmp_path):
+    other = torchvision.models.resnet50()
+    fill(other, 5)
+    # as of 2017, when PyTorch did not count batches yet
+    old = {name: tensor for name, tensor in other.state_dict().items() if not name.endswith("num_batches_tracked")}
+    torch.save(old, tmp_path / "resnet50.pth", _use_new_zipfile_serialization=False)
+    mine = models.fasterrcnn_resnet50_fpn(3, weights_backbone=tmp_path / "resnet50.pth", norm="frozen")
+    found = mine.backbone.body.state_dict()
+    assert list(found) == [name for name in old if not name.startswith("fc.")]
+    for name, tensor in found.items():
+        np.testing.assert_array_equal(tensor.array, old[name].numpy(), name)
+
+
 # ---- small detectors end to end --------------------------------------------------------------------------------------
 
 
