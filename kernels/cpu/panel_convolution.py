@@ -115,7 +115,7 @@ def _blocks(dtype, pictures, height, width, packed_size):
 
 def _tables(in_channels, x_size, size, rows, cols, block_rows, block_pictures):
     """Return the layout of packed rows, where pixels and taps are in them, and the phases; see ``Tables``."""
-    layout = packing.layout_of(in_channels, *x_size, rows, cols, block_rows, size[1])
+    layout = packing.layout_of(in_channels, x_size[0], x_size[1], rows, cols, block_rows, size[1])
     picture_size = in_channels * layout.channel_size
     offsets = np.arange(block_pictures)[:, None, None] * picture_size
     offsets = offsets + np.arange(block_rows)[:, None] * layout.row_size + np.arange(size[1])
@@ -131,7 +131,8 @@ def _forward_plan(dtype, x_shape, weight_shape, out_size, rows, cols, threads):
     height, width = out_size
 
     def packed_size(block_rows):
-        return in_channels * packing.layout_of(in_channels, *x_size, rows, cols, block_rows, width).channel_size
+        layout = packing.layout_of(in_channels, x_size[0], x_size[1], rows, cols, block_rows, width)
+        return in_channels * layout.channel_size
 
     block_rows, block_pictures = _blocks(dtype, pictures, height, width, packed_size)
     layout, pixels, taps, phases = _tables(in_channels, x_size, out_size, rows, cols, block_rows, block_pictures)
@@ -177,7 +178,7 @@ def _gradient_plan(dtype, dy_shape, x_shape, rows, cols, threads):
     most = max(1, _TAPS // kernel)  # input channels of a task
 
     def packed_size(block_rows):
-        return most * packing.layout_of(most, *x_size, rows, cols, block_rows, width).channel_size
+        return most * packing.layout_of(most, x_size[0], x_size[1], rows, cols, block_rows, width).channel_size
 
     # sums are taken block by block, so the blocks must not depend on the number of threads; what shares them may
     block_rows, block_pictures = _blocks(dtype, pictures, height, width, packed_size)
