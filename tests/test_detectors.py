@@ -318,3 +318,8 @@ def test_nothing_is_downloaded():
 def test_a_description_of_something_else():
     with pytest.raises(ValueError, match="config has kind 'unet'"):
         models.from_config({"kind": "unet"})
+
+
+def test_the_eps_of_frozen_weights_has_to_be_said():
+    with pytest.raises(ValueError, match="frozen_bn_eps is missing"):
+        models.maskrcnn_resnet50_fpn(weights="any.pth", norm="frozen")

@@ -153,7 +153,7 @@ def _small(kind, model_class, num_classes, backbone, options):
 
 
 def fasterrcnn_resnet50_fpn(
-    num_classes=91, *, weights=None, weights_backbone=None, norm="batch", frozen_bn_eps=1e-5,
+    num_classes=91, *, weights=None, weights_backbone=None, norm="batch", frozen_bn_eps=None,
     trainable_backbone_layers=None, **kwargs
 ):  # fmt: skip
     """Return torchvision's Faster R-CNN: ResNet-50 with a feature pyramid.
@@ -168,8 +168,9 @@ def fasterrcnn_resnet50_fpn(
         File of a classifier's weights (`resnet50`) to load into the backbone.
     norm : {"batch", "frozen"}
         torchvision has ``"batch"`` where it loads no weights, and ``"frozen"`` where it does.
-    frozen_bn_eps : float
-        For ``"frozen"``; torchvision's COCO_V1 weights need 0, which the file does not tell.
+    frozen_bn_eps : float, optional
+        For ``"frozen"``: 1e-5 if left out. With ``weights`` it must be given, as the file does not tell it:
+        torchvision's COCO_V1 weights of 2019 need 0.
     trainable_backbone_layers : int, optional
         See `tinyseg.models.freeze_layers`; if left out 5, and 3 with frozen normalisation.
     **kwargs
@@ -190,7 +191,7 @@ def fasterrcnn_resnet50_fpn(
 
 
 def maskrcnn_resnet50_fpn(
-    num_classes=91, *, weights=None, weights_backbone=None, norm="batch", frozen_bn_eps=1e-5,
+    num_classes=91, *, weights=None, weights_backbone=None, norm="batch", frozen_bn_eps=None,
     trainable_backbone_layers=None, **kwargs
 ):  # fmt: skip
     """Return torchvision's Mask R-CNN: ResNet-50 with a feature pyramid.
@@ -220,6 +221,13 @@ def maskrcnn_resnet50_fpn(
 
 def _published(kind, model_class, num_classes, weights, weights_backbone, kwargs, **of_backbone):
     """Build a detector with torchvision's defaults."""
+    if of_backbone["frozen_bn_eps"] is None:
+        if of_backbone["norm"] == "frozen" and weights is not None:
+            raise ValueError(
+                "frozen_bn_eps is missing; expected the eps that the frozen normalisation of these weights was trained "
+                "with (0 for torchvision's COCO_V1 of 2019, else 1e-5)"
+            )
+        of_backbone["frozen_bn_eps"] = 1e-5
     backbone = resnet_backbone("resnet50", **of_backbone)
     model = model_class(backbone, num_classes, **kwargs)
     model.config = _plain(
