@@ -1,6 +1,7 @@
 """The demo: its files, its page, which must need nothing else, and the numbers of its RoI pictures."""
 
 import io
+import re
 import sys
 from html.parser import HTMLParser
 
@@ -8,9 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tinyseg.cli import demo_rois, main
+from tinyseg.cli import demo_rois, demo_shapes, main
 from tinyseg.cli.demo_page import page
-from tinyseg.cli.demo_shapes import _found, look
 from tinyseg.data import shapes
 from tinyseg.training import load_model
 
@@ -44,6 +44,14 @@ class Page(HTMLParser):
         self.text += data
 
 
+@pytest.fixture(scope="module", autouse=True)
+def few_pictures():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(demo_shapes, "TRAIN", 6)
+        patch.setattr(demo_shapes, "TEST", 4)
+        yield
+
+
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
     out = tmp_path_factory.mktemp("demo") / "demo"
@@ -73,6 +81,8 @@ def test_the_page_is_whole_and_needs_nothing_else(demo):
     # four pictures of each network, a curve each, and three drawings of RoIs
     assert found.open == [] and len(found.alts) == 4 * len(CELLS) + 4 * len(SHAPES) + 2 + 3 and all(found.alts)
     assert all(source.startswith("data:image/png;base64,") for source in found.sources)
+    text = re.sub(r"base64,[A-Za-z0-9+/=]+", "", text)  # in which any four letters may occur
+    assert len(text) < 40_000
     assert "http" not in text and "url(" not in text and "@import" not in text and "<script" not in text
     assert 'name="viewport"' in text
 
@@ -110,7 +120,7 @@ def test_without_pycocotools_there_is_a_page_that_says_how_to_get_the_score(demo
     monkeypatch.setitem(sys.modules, "pycocotools", None)
     model, info = load_model(demo / "maskrcnn.safetensors")
     samples = [shapes(64, i, radius=(8, 20)) for i in range(5)]
-    shown, summary = look(model, samples, info["normalisation"], score=0, progress=False)
+    shown, summary = demo_shapes.look(model, samples, info["normalisation"], score=0, progress=False)
     assert summary is None and len(shown) == 4
     png = demo_rois.draw_pool()
     history = History(step=2, losses=[1.0, 0.5], rows=[{"step": 2}], seconds=200)
@@ -131,12 +141,12 @@ def test_objects_count_as_found_once_and_in_their_class():
     sample = shapes(96, 7, count=(3, 3), radius=(10, 16), max_overlap=0)
     masks = sample.instance_masks[:, None].astype(np.float32)
     found = {"labels": sample.classes, "masks": masks}
-    assert len(masks) == 3 and _found(sample, found) == 3
-    assert _found(sample, {"labels": sample.classes % 3 + 1, "masks": masks}) < 3
+    assert len(masks) == 3 and demo_shapes._found(sample, found) == 3
+    assert demo_shapes._found(sample, {"labels": sample.classes % 3 + 1, "masks": masks}) < 3
     twice = {"labels": np.repeat(sample.classes[:1], 2), "masks": np.repeat(masks[:1], 2, axis=0)}
-    assert _found(sample, twice) == 1
-    assert _found(sample, {"labels": sample.classes, "masks": np.roll(masks, 40, axis=2)}) == 0
-    assert _found(sample, {"labels": sample.classes[:0], "masks": masks[:0]}) == 0
+    assert demo_shapes._found(sample, twice) == 1
+    assert demo_shapes._found(sample, {"labels": sample.classes, "masks": np.roll(masks, 40, axis=2)}) == 0
+    assert demo_shapes._found(sample, {"labels": sample.classes[:0], "masks": masks[:0]}) == 0
 
 
 # ---- RoIPool and RoIAlign ------------------------------------------------------------------------------------------

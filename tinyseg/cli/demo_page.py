@@ -213,8 +213,9 @@ over the classes. 1 is perfect. Boxes and masks are judged separately.</dd></dl>
 <p>The pictures hold discs, rectangles and triangles of random colours and textures; some hide parts of others. The
 network works in two stages. First it proposes <b>boxes</b> that may hold an object. Then it looks into each box, and
 says which class is in it, how sure it is (the <b>score</b>, from 0 to 1), where exactly the box should end, and which
-pixels are the object's (its <b>mask</b>). Below are all objects with a score of one half or more; an object has the
-same colour in the truth and where it was found.</p>
+pixels are the object's (its <b>mask</b>). Below are all objects with a score of one half or more, each in the
+colour of the true one in its place. An object counts as found if the class is right and the masks overlap with an IoU
+(see above) of at least one half. It may be seen twice, as two classes: then one of them is wrong.</p>
 {_numbers(*numbers)}
 {rows}
 <div class="curve">{_curve(history, "loss of the Mask R-CNN during training, and its parts")}</div>
@@ -225,10 +226,8 @@ same colour in the truth and where it was found.</p>
 
 def _found(item):
     """Return in words what was found in a picture."""
-    extra = {0: "nothing else", 1: "one thing that is not there"}.get(
-        item["extra"], f"{item['extra']} things that are not"
-    )
-    return f"{item['found']} of {item['objects']} objects found, and {extra}"
+    wrong = "nothing else" if item["extra"] == 0 else f"{item['extra']} wrong"
+    return f"{item['found']} of {item['objects']} objects found, {wrong}"
 
 
 def _score(value):
