@@ -26,7 +26,7 @@ _EXAMPLE = """\
 
 PAGE = "demo.html"
 #: Training steps.
-UNET_STEPS, MASK_RCNN_STEPS = 120, 800
+UNET_STEPS, MASK_RCNN_STEPS = 120, 700
 
 
 def add_parser(commands):

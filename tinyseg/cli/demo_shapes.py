@@ -2,11 +2,11 @@
 
 #: How the small network differs from the papers' large one.
 _NETWORK = {
-    "width": 16,
+    "width": 32,
     "channels": 32,
     "returned_layers": [1, 2, 3],
     "anchor_sizes": [[16], [32], [64], [128]],
-    "representation_size": 128,
+    "representation_size": 256,
     "mask_channels": 32,
     "aligned": True,
     "rpn_pre_nms_top_n_train": 500,
@@ -52,7 +52,7 @@ def train(steps, seed, progress=True):
     made = [pictures[i] for i in range(len(pictures))]
     manual_seed(seed)
     model = mask_rcnn(pictures.num_classes, "resnet18", **_NETWORK)
-    options = {"batch_size": 4, "learning_rate": 3e-3, "normalisation": "standardise", "augment": "turns"}
+    options = {"batch_size": 4, "learning_rate": 2e-3, "normalisation": "standardise", "augment": "turns"}
     length = max(1, steps // 4)
     history = fit(model, made[:TRAIN], steps=steps, steps_per_epoch=length, seed=seed, progress=progress, **options)
     settings = {
