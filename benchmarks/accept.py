@@ -1,7 +1,8 @@
 """Goals that take longer than the test suite should: ``make accept DATA=folder``, one line per goal.
 
-DATA holds ``em_sstem`` (20 slices of electron microscopy: ``raw/00.tif`` and on, ``membranes/00.png`` and on; see the
-README for where it comes from) and ``photos`` (any JPEG). Goals whose pictures are missing are named and not passed.
+DATA holds ``em_sstem`` (20 slices of electron microscopy: ``raw/00.tif`` and on, ``membranes/00.png`` and on),
+``nuclei_dsb256`` (331 pictures of nuclei: ``images/*.png``, and ``labels/*.png`` with a number for each; see the README
+for where both come from) and ``photos`` (any JPEG). Goals whose pictures are missing are named and not passed.
 """
 
 import argparse
@@ -12,6 +13,8 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+
+from benchmarks import accept_objects
 
 TINYSEG = [sys.executable, "-m", "tinyseg.cli"]
 
@@ -109,6 +112,15 @@ def main(arguments=None):
     parser = argparse.ArgumentParser(prog="python -m benchmarks.accept", description=__doc__.splitlines()[0])
     parser.add_argument("--data", required=True, help="folder with em_sstem and photos")
     parser.add_argument("--out", help="folder to keep what was written (default: a temporary one, removed)")
+    parser.add_argument(
+        "--only", choices=("microscopy", "kills", "nuclei", "shapes", "photos"), help="one part of it (default: all)"
+    )
+    parser.add_argument(
+        "--torchvision",
+        metavar="PYTHON",
+        default=sys.executable,
+        help="Python that has torchvision, to compare memory with (default: this one)",
+    )
     options = parser.parse_args(arguments)
     if not options.data or not Path(options.data).is_dir():
         parser.error(f"--data is {options.data!r}; expected a folder of real pictures, as in: make accept DATA=folder")
@@ -116,8 +128,17 @@ def main(arguments=None):
     with tempfile.TemporaryDirectory() as temporary:
         work = Path(options.out or temporary)
         work.mkdir(parents=True, exist_ok=True)
-        train_on_microscopy(Path(options.data), work, report)
-        kill_and_resume(Path(options.data), work, report)
+        data = Path(options.data)
+        parts = {
+            "microscopy": lambda: train_on_microscopy(data, work, report),
+            "kills": lambda: kill_and_resume(data, work, report),
+            "nuclei": lambda: accept_objects.find_nuclei(data, work, report, run),
+            "shapes": lambda: accept_objects.find_shapes(report),
+            "photos": lambda: accept_objects.predict_photos(data, report, options.torchvision),
+        }
+        for name, part in parts.items():
+            if options.only in (None, name):
+                part()
     return 1 if report.missed else 0
 
 

@@ -39,3 +39,22 @@ def _torchvision_works():
 @pytest.fixture
 def rng():
     return np.random.default_rng(0)
+
+
+@pytest.fixture
+def fails(capsys):
+    """Return a function that runs a command which must end in one line, and gives that line."""
+
+    from tinyseg import cli
+
+    def call(*arguments):
+        capsys.readouterr()
+        try:
+            code = cli.main([str(argument) for argument in arguments])
+        except SystemExit as stop:
+            code = stop.code
+        lines = capsys.readouterr().err.splitlines()
+        assert code == 2 and len(lines) == 1 and lines[0].startswith("tinyseg: error: "), (code, lines)
+        return lines[0].removeprefix("tinyseg: error: ")
+
+    return call

@@ -1,6 +1,5 @@
 """Training: that it learns, that it resumes bit for bit whatever stopped it, and that its mistakes are named."""
 
-import csv
 import errno
 import math
 import os
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from run_results import assert_same_state, rows_of, state_of
 
 from tinyseg import Tensor, files, manual_seed, ops, weights
 from tinyseg.data import Sample, SyntheticCells, SyntheticShapes
@@ -34,21 +34,6 @@ def cells():
 def make_model(seed=0, out_channels=1):
     manual_seed(seed)
     return UNet(1, out_channels, (2, 4))
-
-
-def state_of(model):
-    return {key: value.numpy().copy() for key, value in model.state_dict().items()}
-
-
-def assert_same_state(a, b):
-    assert a.keys() == b.keys()
-    for key in a:
-        np.testing.assert_array_equal(a[key], b[key], err_msg=key)
-
-
-def rows_of(folder):
-    with open(folder / "metrics.csv", newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def stop_at(model, step, act):

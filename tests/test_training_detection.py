@@ -1,6 +1,5 @@
 """Training of detectors: that it learns, resumes bit for bit, scores, keeps its files, and names its mistakes."""
 
-import csv
 import os
 import signal
 import subprocess
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from run_results import assert_same_state, rows_of, state_of
 
 from tinyseg import Tensor, manual_seed, weights
 from tinyseg.data import SyntheticShapes
@@ -44,21 +44,6 @@ def make_model(seed=0, num_classes=4, **options):
 def make_boxes_model(seed=0, num_classes=4, **options):
     manual_seed(seed)
     return faster_rcnn(num_classes, **{**SMALL, **options})
-
-
-def state_of(model):
-    return {key: value.numpy().copy() for key, value in model.state_dict().items()}
-
-
-def assert_same_state(a, b):
-    assert a.keys() == b.keys()
-    for key in a:
-        np.testing.assert_array_equal(a[key], b[key], err_msg=key)
-
-
-def rows_of(folder):
-    with open(folder / "metrics.csv", newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def at_step(model, step, act):
