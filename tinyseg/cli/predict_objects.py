@@ -147,6 +147,8 @@ def _in_words(names):
     total = sum(counts.values())
     if not total:
         return "no objects"
+    if set(counts) == {"object"}:  # the name that label pictures give to their one class
+        return f"{total} object{'s' if total > 1 else ''}"
     parts = ", ".join(f"{count} {name}" for name, count in counts.most_common(5))
     more = ", ..." if len(counts) > 5 else ""
     return f"{total} object{'s' if total > 1 else ''} ({parts}{more})"
