@@ -40,7 +40,7 @@ def find_nuclei(data, work, report, run, settings=("--width", 32, "--aligned")):
     run("predict", "--weights", out / "best.safetensors", "--out", work / "found", *pictures)
 
 
-def find_shapes(report, steps=400):
+def find_shapes(report, steps=3000, pictures=2000):
     """Train a single-level Faster R-CNN, with RoIPool and 15 anchors a cell, on made-up shapes; score it on others."""
     from tinyseg import data, manual_seed, models
     from tinyseg.evaluation import evaluate_detector
@@ -55,14 +55,16 @@ def find_shapes(report, steps=400):
         width=32,
         roi_op="pool",
         anchor_sizes=[[12, 20, 32, 48, 64]],
-        representation_size=256,
+        representation_size=512,
         box_batch_size_per_image=64,
+        rpn_pre_nms_top_n_train=600,
         rpn_post_nms_top_n_train=300,
+        rpn_pre_nms_top_n_test=300,
         rpn_post_nms_top_n_test=100,
     )
     anchors = model.rpn.anchor_generator.num_anchors_per_location()
-    shapes = data.SyntheticShapes(1000, seed=1000, **SHAPES)
-    fit(model, [shapes[i] for i in range(1000)], steps=steps, batch_size=8, steps_per_epoch=steps)
+    shapes = list(data.SyntheticShapes(pictures, seed=1000, **SHAPES))
+    fit(model, shapes, steps=steps, batch_size=8, learning_rate=2e-3, steps_per_epoch=steps)
     held_out = data.SyntheticShapes(200, seed=99, **SHAPES)
     score = evaluate_detector(model, held_out, normalisation="standardise").summary()["box"]["AP50"]
     minutes = (time.perf_counter() - start) / 60

@@ -1,6 +1,6 @@
 """RoIPool against RoIAlign, not aligned and aligned: does it matter where an object is read from the map?
 
-    python -m benchmarks.roi_study --out study --seeds 3 --steps 400
+    python -m benchmarks.roi_study --out study --seeds 3 --steps 1000
 
 Mask R-CNN (He et al., arXiv:1703.06870, table 2c) says that it does, above all for masks and for maps of a large
 stride. Here the same small Mask R-CNN, on one map of stride 16, learns made-up shapes with each operator, from the same
@@ -32,7 +32,7 @@ VARIANTS = {
 }
 SCORES = [(kind, score) for kind in ("box", "mask") for score in ("AP", "AP50", "AP75")]
 SHAPES = {"size": 128, "count": (1, 6), "radius": (6, 30), "max_overlap": 0.3}
-TRAIN, TEST = 400, 200
+TRAIN, TEST = 1000, 200
 
 
 # ---- trained -------------------------------------------------------------------------------------------------------
@@ -232,7 +232,7 @@ def main(arguments=None):
     parser = argparse.ArgumentParser(prog="python -m benchmarks.roi_study", description=__doc__.splitlines()[0])
     parser.add_argument("--out", default="roi_study", metavar="DIR", help="folder to write to (default: roi_study)")
     parser.add_argument("--seeds", type=int, default=3, metavar="N", help="runs of each operator (default: 3)")
-    parser.add_argument("--steps", type=int, default=400, metavar="N", help="training steps of a run (default: 400)")
+    parser.add_argument("--steps", type=int, default=1000, metavar="N", help="training steps of a run (default: 1000)")
     parser.add_argument("--batch", type=int, default=8, metavar="N", help="pictures a step (default: 8)")
     parser.add_argument("--only-movement", action="store_true", help="only the part that trains nothing")
     options = parser.parse_args(arguments)
