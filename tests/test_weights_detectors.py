@@ -6,7 +6,7 @@ from weights_files import REFERENCE
 
 from tinyseg import models, nn, weights
 from tinyseg.models import FeaturePyramidNetwork
-from tinyseg.models.roi_heads import FastRCNNPredictor, MaskRCNNHeads, MaskRCNNPredictor, TwoMLPHead
+from tinyseg.models.heads import FastRCNNPredictor, MaskRCNNHeads, MaskRCNNPredictor, TwoMLPHead
 from tinyseg.models.rpn import RPNHead
 
 

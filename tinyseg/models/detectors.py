@@ -6,13 +6,8 @@ import numpy as np
 
 from tinyseg import boxes as box_tools
 from tinyseg import nn, ops
-from tinyseg.models.roi_heads import (
-    FastRCNNPredictor,
-    MaskRCNNHeads,
-    MaskRCNNPredictor,
-    RoIHeads,
-    TwoMLPHead,
-)
+from tinyseg.models.heads import FastRCNNPredictor, MaskRCNNHeads, MaskRCNNPredictor, TwoMLPHead
+from tinyseg.models.roi_heads import RoIHeads
 from tinyseg.models.roi_pooling import MultiScaleRoIPooling
 from tinyseg.models.rpn import RegionProposalNetwork, RPNHead
 from tinyseg.models.targets import check_targets

@@ -3,11 +3,9 @@
 from tinyseg.nn import init
 from tinyseg.nn.containers import ModuleDict, ModuleList, Sequential
 from tinyseg.nn.layers import (
-    BatchNorm2d,
     Conv2d,
     ConvTranspose2d,
     Flatten,
-    FrozenBatchNorm2d,
     Identity,
     Linear,
     MaxPool2d,
@@ -25,6 +23,7 @@ from tinyseg.nn.losses import (
     SmoothL1Loss,
 )
 from tinyseg.nn.module import Module, Parameter
+from tinyseg.nn.normalization import BatchNorm2d, FrozenBatchNorm2d
 
 __all__ = [
     "BCELoss",
