@@ -1,6 +1,6 @@
 """RoIPool against RoIAlign, not aligned and aligned: does it matter where an object is read from the map?
 
-    python -m benchmarks.roi_study --out study --seeds 3 --steps 1000
+    python -m benchmarks.roi_study --out study --seeds 3 --steps 700
 
 Mask R-CNN (He et al., arXiv:1703.06870, table 2c) says that it does, above all for masks and for maps of a large
 stride. Here the same small Mask R-CNN, on one map of stride 16, learns made-up shapes with each operator, from the same
@@ -232,8 +232,8 @@ def main(arguments=None):
     parser = argparse.ArgumentParser(prog="python -m benchmarks.roi_study", description=__doc__.splitlines()[0])
     parser.add_argument("--out", default="roi_study", metavar="DIR", help="folder to write to (default: roi_study)")
     parser.add_argument("--seeds", type=int, default=3, metavar="N", help="runs of each operator (default: 3)")
-    parser.add_argument("--steps", type=int, default=1000, metavar="N", help="training steps of a run (default: 1000)")
-    parser.add_argument("--batch", type=int, default=8, metavar="N", help="pictures a step (default: 8)")
+    parser.add_argument("--steps", type=int, default=700, metavar="N", help="training steps of a run (default: 700)")
+    parser.add_argument("--batch", type=int, default=4, metavar="N", help="pictures a step (default: 4)")
     parser.add_argument("--only-movement", action="store_true", help="only the part that trains nothing")
     options = parser.parse_args(arguments)
     if min(options.seeds, options.steps, options.batch) < 1:
@@ -245,7 +245,13 @@ def main(arguments=None):
     if options.only_movement:
         return 0
     settings = {"steps": options.steps, "batch": options.batch}
-    runs = run_all(folder, settings, options.seeds)
+    try:
+        runs = run_all(folder, settings, options.seeds)
+    except KeyboardInterrupt:
+        print(
+            f"stopped; the runs that are done are in {folder / 'runs'}, and the same command goes on", file=sys.stderr
+        )
+        return 130
     about = f"{TRAIN} pictures to learn from, {TEST} held out; {options.steps} steps of {options.batch} pictures"
     text = [f"# RoIPool against RoIAlign\n\n{about}; {platform.processor() or platform.machine()}."]
     text += [f"## Average precision, mean ± standard deviation over seeds\n\n{table(runs)}\n\n{differences(runs)}"]

@@ -26,7 +26,7 @@ _EXAMPLE = """\
 
 PAGE = "demo.html"
 #: Training steps.
-UNET_STEPS, MASK_RCNN_STEPS = 120, 700
+UNET_STEPS, MASK_RCNN_STEPS = 120, 1500
 
 
 def add_parser(commands):

@@ -17,7 +17,7 @@ _NETWORK = {
     "box_batch_size_per_image": 64,
 }
 #: Pictures to train on, to score, and to show, and their side in pixels.
-TRAIN, TEST, SHOWN, SIZE = 240, 40, 4, 128
+TRAIN, TEST, SHOWN, SIZE = 600, 40, 4, 128
 
 
 def train(steps, seed, progress=True):
