@@ -28,7 +28,7 @@ from kernels.jit import jit
 # ---- public within the backend ---------------------------------------------------------------------------------------
 
 
-def correlate(x, weight, bias, out_size, rows, cols):
+def correlate(x, weight, bias, out_size, rows, cols, residual=None, relu=False):
     """Return the correlation of ``x`` with ``weight``.
 
     Parameters
@@ -43,6 +43,10 @@ def correlate(x, weight, bias, out_size, rows, cols):
         Height and width of the output.
     rows, cols : packing.Axis
         Which input rows and columns each output row and column meets.
+    residual : ndarray or None, shape of the output
+        What is added at the end, C-contiguous; only where the columns are of one piece.
+    relu : bool
+        Whether what is below 0 then becomes 0.
 
     Returns
     -------
@@ -60,9 +64,11 @@ def correlate(x, weight, bias, out_size, rows, cols):
     pieces = [packing.pack_weights(weight, ky, kx, plan.sizes.tile_rows).reshape(-1) for ky, kx in plan.kernels]
     weights = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
     scratch = packing.scratch(plan.workers, plan.scratch_size, x.dtype)
-    arrays = _Arrays(packing.flat(out), packing.flat(x), weights, tile_bias.reshape(-1))
-    run_task = native(_correlate_task, x.dtype, (arrays, scratch[0], plan.tables, plan.layout, plan.sizes, 0))
-    _correlate_kernel(run_task, arrays, scratch, plan.tables, plan.layout, plan.sizes)
+    add = packing.flat(x if residual is None else residual)  # without one, any array: it is not read
+    arrays = _Arrays(packing.flat(out), packing.flat(x), weights, tile_bias.reshape(-1), add)
+    sizes = plan.sizes._replace(add=int(residual is not None), relu=int(relu))
+    run_task = native(_correlate_task, x.dtype, (arrays, scratch[0], plan.tables, plan.layout, sizes, 0))
+    _correlate_kernel(run_task, arrays, scratch, plan.tables, plan.layout, sizes)
     return out
 
 
@@ -101,6 +107,8 @@ class _Sizes(NamedTuple):
     result_channel: int
     result_row: int
     weights_outside: int
+    add: int = 0  # whether a residual is added, and a ReLU applied
+    relu: int = 0
 
 
 class _Tables(NamedTuple):
@@ -231,6 +239,7 @@ class _Arrays(NamedTuple):
     x: np.ndarray
     weights: np.ndarray
     bias: np.ndarray
+    residual: np.ndarray
 
 
 class _Part(NamedTuple):
@@ -311,11 +320,13 @@ def _correlate_piece(arrays, scratch, tables, sizes, piece, share, result_start)
                 multiply_narrow(
                     target, *place, tables.out_offsets, tables.counts, scratch, tables.in_offsets, *pixels,
                     tables.taps, tap_start, tap_count, arrays.weights, weights_from, arrays.bias, bias_start,
+                    arrays.residual, sizes.add, sizes.relu,
                 )
             else:
                 multiply_wide(
                     target, *place, tables.out_offsets, tables.counts, scratch, tables.in_offsets, *pixels,
                     tables.taps, tap_start, tap_count, arrays.weights, weights_from, arrays.bias, bias_start,
+                    arrays.residual, sizes.add, sizes.relu,
                 )
             # fmt: on
 

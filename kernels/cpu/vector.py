@@ -150,6 +150,8 @@ def _multiply(tile):
     ``first + v`` of the task's list. For tap t it reads ``packed`` at ``in_offsets[first + v] + taps[t]``, and its
     first ``counts[first + v]`` lanes go to ``out_start + out_offsets[first + v]``, for each further channel
     ``channel_size`` farther. ``weights`` holds ``tile.rows`` values per tap, ``bias`` holds ``tile.rows`` values.
+    If ``add`` is not 0, what stands at the same place of ``residual`` is added; if ``relu`` is not 0, sums below 0
+    become 0.
 
     Where fewer than ``tile.columns`` vectors remain, the last one is computed again. Where fewer than ``tile.rows``
     channels remain, the rows that are too many (their weights are zeros that fill up the tile) go to the place of the
@@ -159,11 +161,11 @@ def _multiply(tile):
     @intrinsic
     def multiply(
         typing_context, out, out_start, channel_size, channels, out_offsets, counts, packed, in_offsets, first, vectors,
-        taps, tap_start, tap_count, weights, weight_start, bias, bias_start,
+        taps, tap_start, tap_count, weights, weight_start, bias, bias_start, residual, add, relu,
     ):  # fmt: skip
         signature = signature_of(
             out, out_start, channel_size, channels, out_offsets, counts, packed, in_offsets, first, vectors,
-            taps, tap_start, tap_count, weights, weight_start, bias, bias_start,
+            taps, tap_start, tap_count, weights, weight_start, bias, bias_start, residual, add, relu,
         )  # fmt: skip
         return signature, write_with(_write_multiply, tile)
 
@@ -172,7 +174,7 @@ def _multiply(tile):
 
 def _write_multiply(
     w, tile, out, out_start, channel_size, channels, out_offsets, counts, packed, in_offsets, first, vectors,
-    taps, tap_start, tap_count, weights, weight_start, bias, bias_start,
+    taps, tap_start, tap_count, weights, weight_start, bias, bias_start, residual, add, relu,
 ):  # fmt: skip
     last_row, last_vector = w.builder.sub(channels, w.int(1)), w.builder.sub(vectors, w.int(1))
     row = [w.smaller(w.int(m), last_row) for m in range(tile.rows)]
@@ -195,19 +197,29 @@ def _write_multiply(
     totals = w.loop(tap_count, initial, add_tap)
 
     starts = [w.builder.add(out_start, w.get(out_offsets, i)) for i in index]
-    places = [w.at(out, w.builder.add(start, w.builder.mul(channel_size, m))) for m in row for start in starts]
+    offsets = [w.builder.add(start, w.builder.mul(channel_size, m)) for m in row for start in starts]
     kept = [w.get(counts, i) for i in index]
+    masks = [w.first_lanes(count) for count in kept] * tile.rows
+    places = list(zip(offsets, masks, strict=True))
+    totals = w.choose(
+        w.builder.icmp_signed("!=", add, w.int(0)),
+        lambda: [
+            w.builder.fadd(total, w.load_masked(w.at(residual, offset), mask))
+            for total, (offset, mask) in zip(totals, places, strict=True)
+        ],
+        totals,
+    )
+    totals = w.clamp(totals, relu)
     fewest = kept[0]
     for count in kept[1:]:
         fewest = w.smaller(fewest, count)
     with w.builder.if_else(w.builder.icmp_signed("==", fewest, w.int(w.lanes))) as (whole, cut):
         with whole:
-            for total, place in zip(reversed(totals), reversed(places), strict=True):
-                w.store(total, place)
+            for total, (offset, _) in zip(reversed(totals), reversed(places), strict=True):
+                w.store(total, w.at(out, offset))
         with cut:
-            masks = [w.first_lanes(count) for count in kept] * tile.rows
-            for total, place, mask in zip(reversed(totals), reversed(places), reversed(masks), strict=True):
-                w.store_masked(total, place, mask)
+            for total, (offset, mask) in zip(reversed(totals), reversed(places), strict=True):
+                w.store_masked(total, w.at(out, offset), mask)
 
 
 multiply_wide, multiply_narrow = _multiply(WIDE), _multiply(NARROW)

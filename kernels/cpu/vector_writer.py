@@ -112,6 +112,27 @@ class Writer:
             vectors = [self.builder.fadd(self.every_other(a, b, 0), self.every_other(a, b, 1)) for a, b in pairs]
         return vectors[0]
 
+    def choose(self, condition, compute, otherwise):
+        """Return the vectors that ``compute()`` gives where ``condition`` holds, else ``otherwise``."""
+        before = self.builder.block
+        with self.builder.if_then(condition):
+            computed = compute()
+            inside = self.builder.block
+        chosen = []
+        for value, other in zip(computed, otherwise, strict=True):
+            phi = self.builder.phi(self.vector)
+            phi.add_incoming(value, inside)
+            phi.add_incoming(other, before)
+            chosen.append(phi)
+        return chosen
+
+    def clamp(self, vectors, relu):
+        """Return ``vectors`` with 0 in place of what is below it, if ``relu`` is not 0. NaN stays."""
+        on = self.builder.icmp_signed("!=", relu, self.int(0))
+        lowest = [ir.Constant(self.element, value) for value in (0.0, float("-inf"))]
+        low = self.splat(self.builder.select(on, *lowest))
+        return [self.builder.select(self.builder.fcmp_ordered("<=", v, low), low, v) for v in vectors]
+
     def loop(self, count, initial, step):
         """Run ``step(i, values)`` for i from 0 to ``count - 1``; return the final values, of as many as ``initial``."""
         builder, function = self.builder, self.builder.function
