@@ -12,13 +12,16 @@ _INT32 = ir.IntType(32)
 
 
 class Writer:
-    """Writes instructions on vectors of one element type into the function that Numba is compiling."""
+    """Writes instructions on vectors of one element type into the function that Numba is compiling.
 
-    def __init__(self, builder, dtype):
+    Vectors have as many lanes as a register, unless ``lanes`` says otherwise.
+    """
+
+    def __init__(self, builder, dtype, lanes=None):
         self.builder = builder
         self.element, letter = (ir.FloatType(), "f32") if dtype == types.float32 else (ir.DoubleType(), "f64")
         self.itemsize = dtype.bitwidth // 8
-        self.lanes = VECTOR_BYTES // self.itemsize
+        self.lanes = lanes or VECTOR_BYTES // self.itemsize
         self.vector = ir.VectorType(self.element, self.lanes)
         self.name = f"v{self.lanes}{letter}"
         self.zero = ir.Constant(self.vector, [0.0] * self.lanes)
@@ -83,8 +86,58 @@ class Writer:
 
     def first_lanes(self, count):
         """Return the mask of the first ``count`` lanes."""
+        limit = self.splat(self.builder.trunc(count, _INT32))
+        return self.builder.icmp_signed("<", self._numbers_from(self.int(0)), limit)
+
+    def _numbers_from(self, first):
+        """Return a vector of the whole numbers from ``first`` on."""
         numbers = ir.Constant(ir.VectorType(_INT32, self.lanes), list(range(self.lanes)))
-        return self.builder.icmp_signed("<", numbers, self.splat(self.builder.trunc(count, _INT32)))
+        return self.builder.add(numbers, self.splat(self.builder.trunc(first, _INT32)))
+
+    def lanes_inside(self, first, size):
+        """Return the mask of the lanes i with ``0 <= first + i < size``."""
+        return self.inside(self._numbers_from(first), self.splat(self.builder.trunc(size, _INT32)))
+
+    def inside(self, value, size):
+        """Return whether ``0 <= value < size``: a negative value, taken for unsigned, is large."""
+        return self.builder.icmp_unsigned("<", value, size)
+
+    def only_if(self, condition, mask):
+        """Return ``mask`` if ``condition`` holds, else no lane."""
+        return self.builder.select(condition, mask, ir.Constant(mask.type, [0] * self.lanes))
+
+    def any_nan(self, vector):
+        """Return whether some lane is not a number."""
+        mask = self.builder.fcmp_unordered("uno", vector, vector)
+        bits = ir.IntType(self.lanes)
+        return self.builder.icmp_unsigned("!=", self.builder.bitcast(mask, bits), ir.Constant(bits, 0))
+
+    def constant(self, value):
+        """Return a vector with the number ``value`` in every lane."""
+        return ir.Constant(self.vector, [value] * self.lanes)
+
+    def scale_add(self, a, factor, total):
+        """Return ``factor * a + total`` for a number ``factor``."""
+        return self.multiply_add(a, self.constant(float(factor)), total)
+
+    def gather(self, pointers):
+        """Return a vector of one element from each address."""
+        vector = ir.Constant(self.vector, ir.Undefined)
+        for lane, pointer in enumerate(pointers):
+            vector = self.builder.insert_element(vector, self.builder.load(pointer), ir.Constant(_INT32, lane))
+        return vector
+
+    def prefetch(self, pointer):
+        """Fetch the cache line at an address that may be anywhere."""
+        byte = ir.IntType(8).as_pointer()
+        signature = ir.FunctionType(ir.VoidType(), [byte, _INT32, _INT32, _INT32])
+        function = get_or_insert_function(self.builder.module, signature, "llvm.prefetch.p0")
+        for_reading, into_nearest, data = (ir.Constant(_INT32, n) for n in (0, 3, 1))
+        self.builder.call(function, [self.builder.bitcast(pointer, byte), for_reading, into_nearest, data])
+
+    def shuffle(self, a, b, lanes):
+        """Return the lanes of that number of two vectors put together."""
+        return self.builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(_INT32, len(lanes)), lanes))
 
     def multiply_add(self, a, b, total):
         """Return ``a * b + total``, lane by lane."""
@@ -92,14 +145,14 @@ class Writer:
 
     def every_other(self, a, b, first):
         """Return the lanes ``first, first + 2, ...`` of two vectors put together."""
-        index = ir.Constant(ir.VectorType(_INT32, self.lanes), list(range(first, 2 * self.lanes, 2)))
-        return self.builder.shuffle_vector(a, b, index)
+        return self.shuffle(a, b, list(range(first, 2 * self.lanes, 2)))
 
     def alternate(self, a, b, half):
         """Return the lanes of two vectors in turn, ``a[0], b[0], a[1], ...``: the first half of them, or the second."""
         first = half * self.lanes // 2
-        index = [lane + other for lane in range(first, first + self.lanes // 2) for other in (0, self.lanes)]
-        return self.builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(_INT32, self.lanes), index))
+        return self.shuffle(
+            a, b, [i + other for i in range(first, first + self.lanes // 2) for other in (0, self.lanes)]
+        )
 
     def sums(self, vectors):
         """Return a vector whose lane i is the sum of the lanes of ``vectors[i]``, as many as there are lanes.
@@ -159,11 +212,11 @@ def signature_of(*arguments):
     return types.void(*(kind if isinstance(kind, types.Array) else types.int64 for kind in arguments))
 
 
-def write_with(write, *first):
+def write_with(write, *first, lanes=None):
     """Return the code generator of an intrinsic that calls ``write(writer, *first, *arguments)``.
 
     Each array among the arguments is replaced by the address of its first element. Vectors are of the type of the
-    first argument, an array.
+    first argument, an array, and of so many ``lanes``, or as many as a register has.
     """
 
     def codegen(context, builder, signature, arguments):
@@ -171,7 +224,7 @@ def write_with(write, *first):
             make_array(kind)(context, builder, value).data if isinstance(kind, types.Array) else value
             for kind, value in zip(signature.args, arguments, strict=True)
         ]
-        write(Writer(builder, signature.args[0].dtype), *first, *pointers)
+        write(Writer(builder, signature.args[0].dtype, lanes), *first, *pointers)
         return context.get_dummy_value()
 
     return codegen
