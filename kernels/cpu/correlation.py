@@ -61,8 +61,7 @@ def correlate(x, weight, bias, out_size, rows, cols, residual=None, relu=False):
     tile_bias = np.zeros((groups, plan.sizes.tiles * plan.sizes.tile_rows), x.dtype)
     if bias is not None:
         tile_bias[:, :channels] = bias.reshape(groups, channels)
-    pieces = [packing.pack_weights(weight, ky, kx, plan.sizes.tile_rows).reshape(-1) for ky, kx in plan.kernels]
-    weights = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+    weights = packing.pack_weights(weight, plan.kernels, plan.sizes.tile_rows)
     scratch = packing.scratch(plan.workers, plan.scratch_size, x.dtype)
     add = packing.flat(x if residual is None else residual)  # without one, any array: it is not read
     arrays = _Arrays(packing.flat(out), packing.flat(x), weights, tile_bias.reshape(-1), add)

@@ -7,10 +7,13 @@ without leaving the scratch.
 """
 
 import threading
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
+from numba import prange
 
+from kernels.cpu.native import native
 from kernels.cpu.vector import clear, copy, copy_every_other, copy_spaced
 from kernels.jit import jit
 
@@ -165,29 +168,98 @@ def pack_gradient(packed, start, dy, dy_start, rows, width, padded_width):
         clear(packed, to + width, padded_width - width)
 
 
-def pack_weights(weight, row_kernel, col_kernel, tile_rows):
-    """Return the weights of some kernel rows and columns, ``tile_rows`` output channels side by side per tap.
+#: Input channels whose weights a task packs.
+_IN_BLOCK = 16
+
+
+class _WeightSizes(NamedTuple):
+    """What a task must know to pack weights; steps are between neighbours in the flat array."""
+
+    tasks: int
+    in_blocks: int
+    channels: int
+    in_channels: int
+    tiles: int
+    tile_rows: int
+    group_step: int
+    channel_step: int
+    in_step: int
+
+
+class _WeightTables(NamedTuple):
+    """Arrays of int64: per piece its first tap, its taps, its first packed weight; where each tap is in a kernel."""
+
+    pieces: np.ndarray
+    taps: np.ndarray
+
+
+def pack_weights(weight, kernels, tile_rows):
+    """Return weights with ``tile_rows`` output channels side by side per tap, for each piece of a correlation.
 
     Parameters
     ----------
     weight : (groups, out, in, kH, kW)
         Weights of a correlation.
-    row_kernel, col_kernel : sequence of int
-        Indices into kH and kW, in the order of the taps.
+    kernels : sequence of (sequence of int, sequence of int)
+        Per piece the indices into kH and kW, in the order of the taps.
     tile_rows : int
         Output channels per tile; the last tile is filled up with zeros.
 
     Returns
     -------
-    ndarray, shape (groups, tiles, taps, tile_rows)
+    ndarray
+        One piece after the other, (groups, tiles, taps, tile_rows) each, in one line. It is overwritten by the next
+        call from the same Python thread.
     """
-    chosen = weight[:, :, :, list(row_kernel)][..., list(col_kernel)]
-    groups, channels = chosen.shape[:2]
-    taps = int(np.prod(chosen.shape[2:]))
-    tiles = -(-channels // tile_rows)
-    packed = np.zeros((groups, tiles * tile_rows, taps), weight.dtype)
-    packed[:, :channels] = chosen.reshape(groups, channels, taps)
-    return np.ascontiguousarray(packed.reshape(groups, tiles, tile_rows, taps).swapaxes(2, 3))
+    transposed = weight.swapaxes(1, 2)  # an input gradient's weights are C-contiguous in this order
+    line = transposed if transposed.flags.c_contiguous else np.ascontiguousarray(weight)
+    steps = [step // weight.itemsize for step in (weight.strides if line is transposed else line.strides)]
+    tiles = -(-weight.shape[1] // tile_rows)
+    sizes, tables, total = _weight_plan(weight.shape, tuple(steps), tuple(kernels), tiles, tile_rows)
+    packed = scratch(1, total, weight.dtype, "weights")[0]
+    run_task = native(_pack_weights_task, weight.dtype, (packed, flat(line), tables, sizes, 0))
+    _pack_weights_kernel(run_task, packed, flat(line), tables, sizes)
+    return packed
+
+
+@lru_cache(maxsize=1024)
+def _weight_plan(shape, steps, kernels, tiles, tile_rows):
+    """Return sizes and tables for ``pack_weights``, and how many numbers it packs."""
+    groups, channels, in_channels = shape[:3]
+    pieces, taps, total = [], [], 0
+    for ky, kx in kernels:
+        pieces.append((len(taps), len(ky) * len(kx), total))
+        taps += [steps[3] * y + steps[4] * x for y in ky for x in kx]
+        total += groups * tiles * in_channels * len(ky) * len(kx) * tile_rows
+    in_blocks = -(-in_channels // _IN_BLOCK)
+    sizes = _WeightSizes(groups * in_blocks, in_blocks, channels, in_channels, tiles, tile_rows, *steps[:3])
+    return sizes, _WeightTables(np.array(pieces, np.int64), np.array(taps, np.int64)), total
+
+
+@jit(parallel=True)
+def _pack_weights_kernel(run_task, packed, weight, tables, sizes):
+    """Pack all input channels of all groups."""
+    for task in prange(sizes.tasks):
+        run_task(packed, weight, tables, sizes, np.int64(task))
+
+
+@jit
+def _pack_weights_task(packed, weight, tables, sizes, task):
+    """Pack a few input channels of every tile and piece: what is read together is near each other either way."""
+    group, first = task // sizes.in_blocks, task % sizes.in_blocks * _IN_BLOCK
+    last, rows = min(first + _IN_BLOCK, sizes.in_channels), sizes.tile_rows
+    for tile in range(sizes.tiles):
+        channels = min(rows, sizes.channels - tile * rows)
+        source = group * sizes.group_step + tile * rows * sizes.channel_step
+        for c in range(first, last):
+            for p in range(tables.pieces.shape[0]):
+                first_tap, taps, start = tables.pieces[p]
+                to = start + ((group * sizes.tiles + tile) * sizes.in_channels + c) * taps * rows
+                if channels < rows:
+                    clear(packed, to, taps * rows)
+                for k in range(taps):
+                    place = source + c * sizes.in_step + tables.taps[first_tap + k]
+                    copy_spaced(packed, to + k * rows, 1, weight, place, sizes.channel_step, channels)
 
 
 # ---- arrays for a kernel ---------------------------------------------------------------------------------------------
@@ -226,8 +298,8 @@ def scratch(workers, size, dtype, use="tasks"):
     """Return an array (workers, size) of any content, kept for the next call from the same Python thread.
 
     It starts at a cache line, and so do its rows if ``size`` is a multiple of 16: a vector of 64 bytes that lies in two
-    lines takes twice as long to load. Fresh memory costs a page fault every 4 KB, which for a small convolution is more than the work itself. Arrays of
-    different ``use`` do not overlap.
+    lines takes twice as long to load. Fresh memory costs a page fault every 4 KB, which for a small convolution is more
+    than the work itself. Arrays of different ``use`` do not overlap.
     """
     kept = getattr(_own, "buffers", None)
     if kept is None:
