@@ -20,7 +20,7 @@ from typing import Any
 from numba import extending
 from numba.core.cgutils import memset, raw_memcpy
 
-from kernels.cpu.tiling import DOT, NARROW, PANEL, WIDE
+from kernels.cpu.tiling import DOT, NARROW, PANEL, WIDE, Tile
 from kernels.cpu.vector_writer import signature_of, write_with
 
 intrinsic: Any = extending.intrinsic  # to a type checker, callers would have to pass the typing context
@@ -133,10 +133,7 @@ def transpose_square(typing_context, to, to_start, to_step, source, source_start
 def _write_transpose_square(w, to, to_start, to_step, source, source_start, source_step):
     to, source = w.at(to, to_start), w.at(source, source_start)
     rows = [w.load(source, w.builder.mul(source_step, w.int(i))) for i in range(w.lanes)]
-    half = w.lanes // 2
-    for _ in range(half.bit_length()):  # each step halves the distance between neighbours of a column
-        rows = [w.alternate(rows[i], rows[i + half], side) for i in range(half) for side in range(2)]
-    for i, row in enumerate(rows):
+    for i, row in enumerate(w.transposed(rows)):
         w.store(row, w.at(to, w.builder.mul(to_step, w.int(i))))
 
 
@@ -223,6 +220,8 @@ def _write_multiply(
 
 
 multiply_wide, multiply_narrow = _multiply(WIDE), _multiply(NARROW)
+#: As ``multiply_wide``, with fewer vectors of pixels.
+multiply_two, multiply_one = _multiply(Tile(WIDE.rows, 2)), _multiply(Tile(WIDE.rows, 1))
 
 
 @intrinsic

@@ -154,6 +154,13 @@ class Writer:
             a, b, [i + other for i in range(first, first + self.lanes // 2) for other in (0, self.lanes)]
         )
 
+    def transposed(self, rows):
+        """Return the columns of a square of vectors."""
+        half = self.lanes // 2
+        for _ in range(half.bit_length()):  # each step halves the distance between neighbours of a column
+            rows = [self.alternate(rows[i], rows[i + half], side) for i in range(half) for side in range(2)]
+        return rows
+
     def sums(self, vectors):
         """Return a vector whose lane i is the sum of the lanes of ``vectors[i]``, as many as there are lanes.
 

@@ -199,24 +199,27 @@ def _note_not_finite(w, values, places):
 
 
 @intrinsic
-def transform_weights(
-    typing_context, to, to_start, to_step, weight, weight_start, channel_step, channels, taps
-):  # fmt: skip
+def transform_weights(typing_context, to, to_start, to_step, weight, weight_start, channel_step, channels, turned):
     """Transform the 3x3 kernels of a tile of output channels and one input channel.
 
     The lanes of vector k of 36, at ``to_start + k * to_step``, are ``WIDE.rows`` output channels, ``channel_step``
-    apart in ``weight``; beyond the last of ``channels`` it is repeated. Element t of a kernel is at ``taps[t]``.
+    apart in ``weight``; beyond the last of ``channels`` it is repeated. If ``turned`` is not 0, kernels are turned by
+    half a turn.
     """
-    signature = signature_of(to, to_start, to_step, weight, weight_start, channel_step, channels, taps)
+    signature = signature_of(to, to_start, to_step, weight, weight_start, channel_step, channels, turned)
     return signature, write_with(_write_weights, lanes=WIDE.rows)
 
 
-def _write_weights(w, to, to_start, to_step, weight, weight_start, channel_step, channels, taps):
+def _write_weights(w, to, to_start, to_step, weight, weight_start, channel_step, channels, turned):
     last = w.builder.sub(channels, w.int(1))
     weight = w.at(weight, weight_start)
-    lanes = [w.at(weight, w.builder.mul(channel_step, w.smaller(w.int(i), last))) for i in range(WIDE.rows)]
-    offsets = [w.get(taps, t) for t in range(9)]
-    kernel = [w.gather([w.at(lane, offset) for lane in lanes]) for offset in offsets]
-    rows = [kernel[3 * i : 3 * i + 3] for i in range(3)]
+    kernels = [w.at(weight, w.builder.mul(channel_step, w.smaller(w.int(i), last))) for i in range(w.lanes)]
+    taps = []  # those of all channels; all but the last lie in whole vectors
+    for first in range(0, 8, w.lanes):
+        taps += w.transposed([w.load(kernel, first) for kernel in kernels])
+    taps.append(w.gather([w.at(kernel, 8) for kernel in kernels]))
+    is_turned = w.builder.icmp_signed("!=", turned, w.int(0))
+    taps = [w.builder.select(is_turned, b, a) for a, b in zip(taps, reversed(taps), strict=True)]
+    rows = [taps[3 * i : 3 * i + 3] for i in range(3)]
     for k, value in enumerate(v for row in _both_sides(w, _weight_matrix, rows) for v in row):
         w.store(value, w.at(to, w.builder.add(to_start, w.builder.mul(to_step, w.int(k)))))
