@@ -48,9 +48,13 @@ CONTRACT = {
     "pasting": ("paste_masks",),
 }
 
-BACKENDS = ("naive", "cpu")
+#: Functions that a backend may have beyond the contract: several operators in one, only for speed. The operators
+#: one after the other give the same. `has` tells whether a backend has one.
+EXTRA = {
+    "cpu": {"batch_norm_relu": ("batch_norm_relu_forward", "batch_norm_relu_backward")},
+}
 
-_FILE_OF = {name: file for file, names in CONTRACT.items() for name in names}
+BACKENDS = ("naive", "cpu")
 
 
 def get(backend):
@@ -76,15 +80,39 @@ def get(backend):
     return importlib.import_module(f"kernels.{backend}")
 
 
+def has(backend, name):
+    """Return whether a backend has a function of that name, of the contract or of ``EXTRA``.
+
+    Parameters
+    ----------
+    backend : {"naive", "cpu"}
+        Name of a subpackage of ``kernels``.
+    name : str
+        The function's name, such as ``"batch_norm_relu_forward"``.
+
+    Returns
+    -------
+    bool
+
+    Raises
+    ------
+    ValueError
+        If there is no such backend.
+    """
+    return name in dir(get(backend))
+
+
 def lazy_exports(package):
     """Return the module-level ``__getattr__`` and ``__dir__`` of a backend: import an operator's file on first use."""
+    files = CONTRACT | EXTRA.get(package.removeprefix("kernels."), {})
+    file_of = {name: file for file, names in files.items() for name in names}
 
     def __getattr__(name):
-        if name not in _FILE_OF:
+        if name not in file_of:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        return getattr(importlib.import_module(f"{package}.{_FILE_OF[name]}"), name)
+        return getattr(importlib.import_module(f"{package}.{file_of[name]}"), name)
 
     def __dir__():
-        return sorted(_FILE_OF)
+        return sorted(file_of)
 
     return __getattr__, __dir__

@@ -46,9 +46,27 @@ def test_every_parameter_is_documented(backend, name):
 @pytest.mark.parametrize("backend", kernels.BACKENDS)
 def test_backend_lists_its_functions(backend):
     module = kernels.get(backend)
-    assert set(dir(module)) == {name for _, name in FUNCTIONS}
+    extra = {name for names in kernels.EXTRA.get(backend, {}).values() for name in names}
+    assert set(dir(module)) == {name for _, name in FUNCTIONS} | extra
     with pytest.raises(AttributeError, match="no_such_function"):
         module.no_such_function  # noqa: B018 (the access is what is tested)
+
+
+def test_naive_has_the_contract_and_no_more():
+    assert "naive" not in kernels.EXTRA
+    assert not set(kernels.CONTRACT) & {file for files in kernels.EXTRA.values() for file in files}
+
+
+EXTRA = [
+    (backend, file, name) for backend, files in kernels.EXTRA.items() for file, names in files.items() for name in names
+]
+
+
+@pytest.mark.parametrize(("backend", "file", "name"), EXTRA, ids=[name for _, _, name in EXTRA])
+def test_extra_functions_are_where_the_table_says(backend, file, name):
+    function = getattr(kernels.get(backend), name)
+    assert function.__module__ == f"kernels.{backend}.{file}" and "Parameters\n---" in inspect.getdoc(function)
+    assert kernels.has(backend, name) and not kernels.has("naive", name)
 
 
 def test_unknown_backend_is_named():

@@ -12,7 +12,7 @@ from case_builders import case, normal
 from cases import compare, of
 
 import kernels
-from kernels.cpu import add, batch_norm, blocks, max_pool2d, relu, sigmoid, softmax, vector_math
+from kernels.cpu import add, blocks, max_pool2d, normalising, relu, sigmoid, softmax, tasks, vector_math
 from kernels.jit import jit
 
 cpu = kernels.get("cpu")
@@ -153,7 +153,7 @@ def test_read_only_and_strided_inputs_compile_nothing_more(rng):
         y, indices = cpu.max_pool2d_forward(x, 2)
         yield from (y, cpu.max_pool2d_backward(y, indices, x.shape))
 
-    kinds = (add, batch_norm, max_pool2d, relu, softmax)
+    kinds = (add, tasks, max_pool2d, relu, softmax)
     dispatchers = [value for kind in kinds for value in vars(kind).values() if hasattr(value, "signatures")]
     assert len(dispatchers) > 10
     expected = list(results(x, gamma))
@@ -164,15 +164,17 @@ def test_read_only_and_strided_inputs_compile_nothing_more(rng):
     assert [len(dispatcher.signatures) for dispatcher in dispatchers] == compiled
 
 
-F32, F64 = (lambda n: np.ones(n, np.float32)), (lambda n: np.ones(n, np.float64))
+F32, ONES = (lambda n: np.ones(n, np.float32)), (np.float32(1),) * 3
 VECTORISED = [
     (relu._relu_forward_block, (0, F32(99), F32(99))),
     (relu._relu_backward_block, (0, F32(99), F32(99), F32(99))),
     (sigmoid._sigmoid_forward_block, (0, F32(99), F32(99))),
-    (batch_norm._block_statistics, (0, F64(1), F64(1), F32(99), 99, 1)),
-    (batch_norm._normalise_block, (0, F32(99), F32(99), F32(3).reshape(1, 3), 99, 1)),
-    (batch_norm._gradient_sums, (0, F64(1), F64(1), F32(99), F32(99), F32(1), 99, 1)),
-    (batch_norm._input_gradient_block, (0, F32(99), F32(99), F32(99), F32(4).reshape(1, 4), True, 99, 1)),
+    (normalising._run_statistics, (F32(99),)),
+    (normalising._normalise, (F32(99), F32(99), F32(99), ONES, np.float32(0))),
+    (normalising._mask, (F32(99), F32(99), F32(99))),
+    (normalising._mask_again, (F32(99), F32(99), F32(99), ONES)),
+    (normalising._run_sums, (F32(99), F32(99), np.float32(0))),
+    (normalising._input_gradient, (F32(99), F32(99), F32(99), ONES, ONES, 1, 1)),
 ]
 
 
@@ -183,8 +185,7 @@ def test_loops_become_vector_instructions(monkeypatch, block, arguments):
     fresh = numba.njit(block.py_func, error_model="numpy", fastmath=block.targetoptions["fastmath"])
     fresh(*arguments)
     (code,) = fresh.inspect_llvm().values()
-    kind = "double" if block.__name__ in ("_block_statistics", "_gradient_sums") else "float"
-    assert f" x {kind}>" in code
+    assert " x float>" in code
 
 
 # ---- threads ---------------------------------------------------------------------------------------------------------

@@ -82,6 +82,21 @@ def kernel(name):
     return getattr(_kernels().get(current_backend()), name)
 
 
+def has_kernel(name):
+    """Return whether the backend in use has a function: all have those of the contract, some have fused ones as well.
+
+    Parameters
+    ----------
+    name : str
+        The function's name, such as ``"batch_norm_relu_forward"``.
+
+    Returns
+    -------
+    bool
+    """
+    return _kernels().has(current_backend(), name)
+
+
 def set_num_threads(threads=None):
     """Set how many threads the kernels use.
 

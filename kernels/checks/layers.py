@@ -59,6 +59,20 @@ def batch_norm_gradient(dy, x, gamma, mean, inv_std, training):
     return dy, x, _per_channel("gamma", gamma, x), mean, inv_std, bool(training)
 
 
+def like_x(name, a, x):
+    """Return ``a``, which has the type and shape of the checked ``x``; or None."""
+    return None if a is None else same_shape(name, array(name, a, 4, x.dtype), x.shape, "the shape of x")
+
+
+def batch_norm_relu_gradient(dy, x, statistics, y):
+    """Return ``dy, x, statistics, y``."""
+    x = array("x", x, 4)
+    dy = same_shape("dy", array("dy", dy, 4, x.dtype), x.shape, "the shape of x")
+    statistics = array("statistics", statistics, 2, np.float64)
+    same_shape("statistics", statistics, (x.shape[1], 8), "what batch_norm_relu_forward returned")
+    return dy, x, statistics.copy(), like_x("y", y, x)
+
+
 class PoolGeometry(NamedTuple):
     """Sizes and parameters of a pooling."""
 

@@ -12,7 +12,7 @@ from tinyseg.ops.losses import (
     sigmoid_focal_loss,
     smooth_l1_loss,
 )
-from tinyseg.ops.normalization import batch_norm
+from tinyseg.ops.normalization import batch_norm, batch_norm_relu
 from tinyseg.ops.pooling import interpolate, max_pool2d
 from tinyseg.ops.rois import multi_scale_roi, roi_align, roi_pool
 from tinyseg.ops.shapes import cat, flatten, mean, pad, permute, reshape, sum, transpose
@@ -23,6 +23,7 @@ from tinyseg.ops import inplace as _inplace  # noqa: F401  # isort: skip
 __all__ = [
     "add",
     "batch_norm",
+    "batch_norm_relu",
     "batched_nms",
     "binary_cross_entropy",
     "binary_cross_entropy_with_logits",
