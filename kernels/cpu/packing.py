@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import prange
 
+from kernels.cpu import memory
 from kernels.cpu.native import native
 from kernels.cpu.vector import clear, copy, copy_every_other, copy_spaced
 from kernels.jit import jit
@@ -287,7 +288,7 @@ def flat(a):
 
 def new_array(shape, dtype):
     """Return an array of any content, for a kernel to fill: the one place where results come from."""
-    return np.empty(shape, dtype)
+    return memory.empty(shape, dtype)
 
 
 _own = threading.local()
