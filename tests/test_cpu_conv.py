@@ -16,6 +16,7 @@ from kernels.cpu import (
     linear,
     packing,
     panel_convolution,
+    panel_gradient,
     tiling,
     weight_gradient,
 )
@@ -73,8 +74,8 @@ class Guards:
 
 def choose_lanes(monkeypatch, lanes):
     """Make all convolutions of one group use lanes of that kind, whichever are the faster ones."""
-    for name in ("pays", "gradient_pays"):
-        monkeypatch.setattr(panel_convolution, name, lambda *_, **__: lanes == "channels")
+    for module, name in ((panel_convolution, "pays"), (panel_gradient, "gradient_pays")):
+        monkeypatch.setattr(module, name, lambda *_, **__: lanes == "channels")
 
 
 @pytest.fixture(params=["pixels", "channels"])
@@ -238,9 +239,11 @@ def test_a_nan_reaches_what_its_windows_cover_and_nothing_else(monkeypatch, rng,
         ((2, 64, 12, 12), (70, 64, 3, 3), {"padding": 1}),
         ((2, 8, 33, 20), (8, 1, 3, 3), {"groups": 8, "stride": 2}),
         ((7, 130, 6, 7), (192, 130, 3, 3), {"padding": 1}),
+        ((3, 70, 40, 50), (64, 70, 1, 1), {}),
+        ((2, 600, 9, 11), (320, 600, 1, 1), {"stride": 2}),
         ((3, 64, 40, 9), (128, 64, 3, 3), {"stride": 2}),
     ],
-    ids=["wide", "deep", "depthwise", "panels", "panels and blocks"],
+    ids=["wide", "deep", "depthwise", "panels", "points and slots", "points", "panels and blocks"],
 )
 def test_same_bits_for_any_number_of_threads(monkeypatch, rng, dtype, x_shape, weight_shape, parameters):
     x, weight = (np.asarray(rng.standard_normal(shape), dtype) for shape in (x_shape, weight_shape))
@@ -271,19 +274,33 @@ def test_same_bits_of_matrix_products_for_any_number_of_threads(monkeypatch, rng
 
 
 @pytest.mark.parametrize(
-    ("channels", "in_channels", "taps", "width", "forward", "gradient"),
+    ("channels", "in_channels", "taps", "width", "forward"),
     [
-        (3, 16, 9, 512, False, False),  # the first and last layers of a U-Net have few channels
-        (256, 256, 9, 14, True, True),  # the mask head
-        (256, 512, 1, 8, True, True),
-        (256, 64, 1, 64, False, False),  # too few terms
-        (12, 256, 1, 64, False, False),
+        (3, 16, 9, 512, False),  # the first and last layers of a U-Net have few channels
+        (256, 256, 9, 14, True),  # the mask head
+        (256, 512, 1, 8, True),
+        (256, 64, 1, 64, False),  # too few terms
+        (12, 256, 1, 64, False),
     ],
 )
-def test_lanes_are_channels_where_these_fill_panels(channels, in_channels, taps, width, forward, gradient):
+def test_lanes_are_channels_where_these_fill_panels(channels, in_channels, taps, width, forward):
     dtype = np.dtype(np.float32)
     assert panel_convolution.pays(dtype, channels, in_channels * taps, width) == forward
-    assert panel_convolution.gradient_pays(dtype, channels, in_channels, taps, width) == gradient
+
+
+@pytest.mark.parametrize(
+    ("channels", "in_channels", "kernel", "width", "expected"),
+    [
+        (3, 16, 3, 512, False),  # the first and last layers of a U-Net have few channels
+        (256, 256, 3, 14, True),  # the mask head
+        (256, 512, 1, 8, True),
+        (12, 256, 1, 64, False),
+    ],
+)
+def test_lanes_of_weight_gradients_are_channels_that_fill_panels(channels, in_channels, kernel, width, expected):
+    axis, shape = packing.gather_axis(kernel, 1, kernel // 2, 1), (width, width)
+    dy_shape, x_shape = (1, channels, *shape), (1, in_channels, *shape)
+    assert panel_gradient.gradient_pays(np.dtype(np.float32), dy_shape, x_shape, axis, axis) == expected
 
 
 # ---- compiling -------------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ Lanes are pixels (see ``correlation``) or, where maps are narrow or deep, channe
 import numpy as np
 
 from kernels import checks
-from kernels.cpu import panel_convolution
+from kernels.cpu import panel_convolution, panel_gradient
 from kernels.cpu.correlation import correlate
 from kernels.cpu.packing import gather_axis, scatter_axis
 from kernels.cpu.weight_gradient import channel_sums, weight_gradient
@@ -103,10 +103,9 @@ def scatter(y, weight, bias, g, size):
 def gradient(dy, x, shape, g):
     """Return the gradient of a weight of shape ``shape`` in the convolution of ``x`` that gave ``y``."""
     rows, cols = _gather_axes(g)
-    channels, in_channels, width = dy.shape[1], x.shape[1], dy.shape[3]
     if dy.size and panel_convolution.possible(g.groups, rows, cols):
-        if panel_convolution.gradient_pays(dy.dtype, channels, in_channels, g.kH * g.kW, width):
-            return panel_convolution.panel_weight_gradient(dy, x, rows, cols).reshape(shape)
+        if panel_gradient.gradient_pays(dy.dtype, dy.shape, x.shape, rows, cols):
+            return panel_gradient.panel_weight_gradient(dy, x, rows, cols).reshape(shape)
     return weight_gradient(dy, x, g.groups, rows, cols).reshape(shape)
 
 

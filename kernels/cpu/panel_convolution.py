@@ -25,20 +25,16 @@ from kernels.cpu.panels import (
     transpose,
 )
 from kernels.cpu.tiling import PANEL, VECTOR_BYTES, lanes, panel_width
-from kernels.cpu.vector import clear, copy
+from kernels.cpu.vector import copy
 from kernels.jit import jit
 
 #: Output pixels of a block at most, unless a row has more, and bytes of its packed input.
 _PIXELS = 256
 _PACKED_BYTES = 400_000
-#: Weights whose gradient a task computes for each lane, about: its sums stay in the second-level cache.
-_TAPS = 576
 #: What it costs to pack one vector, in multiplications of a vector.
 _PACKING_COST = 4
 #: Terms of a sum, or taps of a weight gradient, below which packing and turning panels costs more than they save.
 _LEAST_DEPTH = 256
-#: Weights of a 1x1 convolution below which its weight gradient is faster by dot products.
-_LEAST_POINTS = 2**17
 
 # ---- public within the backend ---------------------------------------------------------------------------------------
 
@@ -59,11 +55,6 @@ def pays(dtype, channels, depth, width):
     return channels_used >= pixels_used
 
 
-def gradient_pays(dtype, channels, in_channels, taps, width):
-    """Return whether the weight gradient is faster with lanes of channels; ``taps`` are those per input channel."""
-    return pays(dtype, channels, in_channels * taps, width) and (taps > 1 or channels * in_channels >= _LEAST_POINTS)
-
-
 def panel_correlate(x, weight, bias, out_size, rows, cols):
     """Return the correlation of ``x`` with ``weight``, (out, in, kH, kW); see ``correlation.correlate``."""
     dtype, threads = x.dtype, numba.get_num_threads()
@@ -72,17 +63,6 @@ def panel_correlate(x, weight, bias, out_size, rows, cols):
     tables, layout, sizes, scratch_size = _forward_plan(dtype, x.shape, weight.shape, out_size, rows, cols, threads)
     arrays = Arrays(packing.flat(out), packing.flat(x), _weight_panels(weight), panel_bias(bias, channels, dtype))
     run_tasks(_forward_task, arrays, tables, layout, sizes, scratch_size, threads)
-    return out
-
-
-def panel_weight_gradient(dy, x, rows, cols):
-    """Return the gradient (out, in, kH, kW) of the weights of a correlation; see ``weight_gradient``."""
-    dtype, threads = dy.dtype, numba.get_num_threads()
-    kernel = len(rows.pieces[0].kernel), len(cols.pieces[0].kernel)
-    out = packing.new_array((dy.shape[1], x.shape[1], *kernel), dtype)
-    tables, layout, sizes, scratch_size = _gradient_plan(dtype, dy.shape, x.shape, rows, cols, threads)
-    arrays = Arrays(packing.flat(out), packing.flat(x), packing.flat(dy), np.zeros(0, dtype))
-    run_tasks(_gradient_task, arrays, tables, layout, sizes, scratch_size, threads)
     return out
 
 
@@ -100,20 +80,19 @@ def _weight_panels(weight):
 # ---- planning --------------------------------------------------------------------------------------------------------
 
 
-def _blocks(dtype, pictures, height, width, packed_size):
+def block_size(dtype, pictures, height, width, packed_size, most_pixels, most_bytes):
     """Return how many rows and pictures a block has; ``packed_size(rows)`` numbers are packed for one picture."""
-
-    rows = min(height, max(1, _PIXELS // width))
-    while rows > 1 and packed_size(rows) * dtype.itemsize > _PACKED_BYTES:
+    rows = min(height, max(1, most_pixels // width))
+    while rows > 1 and packed_size(rows) * dtype.itemsize > most_bytes:
         rows -= 1
     rows = -(-height // -(-height // rows))  # of about equal size
     if rows < height:
         return rows, 1
-    fit = min(_PIXELS // (rows * width), _PACKED_BYTES // (packed_size(rows) * dtype.itemsize))
+    fit = min(most_pixels // (rows * width), most_bytes // max(1, packed_size(rows) * dtype.itemsize))
     return rows, max(1, min(pictures, fit))
 
 
-def _tables(in_channels, x_size, size, rows, cols, block_rows, block_pictures):
+def offset_tables(in_channels, x_size, size, rows, cols, block_rows, block_pictures):
     """Return the layout of packed rows, where pixels and taps are in them, and the phases; see ``Tables``."""
     layout = packing.layout_of(in_channels, x_size[0], x_size[1], rows, cols, block_rows, size[1])
     picture_size = in_channels * layout.channel_size
@@ -134,8 +113,8 @@ def _forward_plan(dtype, x_shape, weight_shape, out_size, rows, cols, threads):
         layout = packing.layout_of(in_channels, x_size[0], x_size[1], rows, cols, block_rows, width)
         return in_channels * layout.channel_size
 
-    block_rows, block_pictures = _blocks(dtype, pictures, height, width, packed_size)
-    layout, pixels, taps, phases = _tables(in_channels, x_size, out_size, rows, cols, block_rows, block_pictures)
+    block_rows, block_pictures = block_size(dtype, pictures, height, width, packed_size, _PIXELS, _PACKED_BYTES)
+    layout, pixels, taps, phases = offset_tables(in_channels, x_size, out_size, rows, cols, block_rows, block_pictures)
     row_blocks = -(-height // block_rows)
     blocks = row_blocks * -(-pictures // block_pictures)
     panels = -(-weight_shape[0] // panel_width(dtype))
@@ -168,49 +147,6 @@ def _forward_plan(dtype, x_shape, weight_shape, out_size, rows, cols, threads):
     return Tables(pixels, taps, *phases), layout, sizes, sums_start + pixels.size * panel_width(dtype)
 
 
-@lru_cache(maxsize=1024)
-def _gradient_plan(dtype, dy_shape, x_shape, rows, cols, threads):
-    """Return tables, layout, sizes and the size of scratch for arrays of these shapes."""
-    pictures, channels, height, width = dy_shape
-    in_channels, *x_size = x_shape[1:]
-    kernel = len(rows.pieces[0].kernel) * len(cols.pieces[0].kernel)
-    panels = -(-channels // panel_width(dtype))
-    most = max(1, _TAPS // kernel)  # input channels of a task
-
-    def packed_size(block_rows):
-        return most * packing.layout_of(most, x_size[0], x_size[1], rows, cols, block_rows, width).channel_size
-
-    # sums are taken block by block, so the blocks must not depend on the number of threads; what shares them may
-    block_rows, block_pictures = _blocks(dtype, pictures, height, width, packed_size)
-    parts = max(-(-in_channels // most), min(in_channels, -(-2 * threads // panels)))
-    group = -(-in_channels // parts)
-    layout, pixels, taps, phases = _tables(group, x_size, (height, width), rows, cols, block_rows, block_pictures)
-    parts = -(-in_channels // group)
-    picture_size = group * layout.channel_size
-    panel_start = -(-block_pictures * picture_size // 64) * 64
-    sums_start = panel_start + pixels.size * panel_width(dtype)
-    sizes = Sizes(
-        tasks=parts * panels,
-        panels=panels,
-        channels=channels,
-        depth=in_channels * kernel,
-        chunk=pixels.size,
-        height=height,
-        block_rows=block_rows,
-        row_blocks=-(-height // block_rows),
-        panel_start=panel_start,
-        sums_start=sums_start,
-        parts=parts,
-        pictures=pictures,
-        block_pictures=block_pictures,
-        width=width,
-        picture_size=picture_size,
-        group=group,
-        kernel=kernel,
-    )
-    return Tables(taps, pixels, *phases), layout, sizes, sums_start + taps.size * panel_width(dtype)
-
-
 # ---- kernels ---------------------------------------------------------------------------------------------------------
 
 
@@ -224,7 +160,7 @@ def _forward_task(arrays, scratch, tables, layout, sizes, task):
     rows = min(sizes.block_rows, sizes.height - first_row)
     pictures = min(sizes.block_pictures, sizes.pictures - first_picture)
     pixels = rows * sizes.width  # of each picture
-    _pack_pictures(arrays, scratch, tables, layout, sizes, first_picture, pictures, first_row, rows, 0, layout.channels)
+    pack_pictures(arrays, scratch, tables, layout, sizes, first_picture, pictures, first_row, rows, 0, layout.channels)
     for panel in range(part * sizes.panels // sizes.parts, (part + 1) * sizes.panels // sizes.parts):
         channel = panel * width
         for m in range(pictures * pixels):
@@ -246,43 +182,7 @@ def _forward_task(arrays, scratch, tables, layout, sizes, task):
 
 
 @jit
-def _gradient_task(arrays, scratch, tables, layout, sizes, task):
-    """Compute the gradient of the weights between one panel of output channels and some input channels."""
-    width = PANEL.columns * (VECTOR_BYTES // scratch.itemsize)
-    panel, first_input = task // sizes.parts, task % sizes.parts * sizes.group
-    inputs = min(sizes.group, sizes.depth // sizes.kernel - first_input)
-    channel, taps = panel * width, inputs * sizes.kernel
-    channels = min(width, sizes.channels - channel)
-    out_size = sizes.height * sizes.width
-    clear(scratch, sizes.sums_start, taps * width)
-    if channels < width:
-        clear(scratch, sizes.panel_start, sizes.chunk * width)
-    for first_picture in range(0, sizes.pictures, sizes.block_pictures):
-        pictures = min(sizes.block_pictures, sizes.pictures - first_picture)
-        for first_row in range(0, sizes.height, sizes.block_rows):
-            rows = min(sizes.block_rows, sizes.height - first_row)
-            pixels = rows * sizes.width
-            # fmt: off
-            _pack_pictures(
-                arrays, scratch, tables, layout, sizes, first_picture, pictures, first_row, rows, first_input, inputs
-            )
-            # fmt: on
-            for i in range(pictures):
-                source = ((first_picture + i) * sizes.channels + channel) * out_size + first_row * sizes.width
-                to = sizes.panel_start + i * pixels * width
-                transpose(scratch, to, width, arrays.b, source, out_size, channels, pixels)
-            # fmt: off
-            add_products(
-                scratch, sizes.sums_start, scratch, tables.rows, 0, taps, tables.cols, 0, pictures * pixels,
-                scratch, sizes.panel_start,
-            )
-            # fmt: on
-    to = channel * sizes.depth + first_input * sizes.kernel
-    transpose(arrays.out, to, sizes.depth, scratch, sizes.sums_start, width, taps, channels)
-
-
-@jit
-def _pack_pictures(arrays, scratch, tables, layout, sizes, first_picture, pictures, first_row, rows, first, channels):
+def pack_pictures(arrays, scratch, tables, layout, sizes, first_picture, pictures, first_row, rows, first, channels):
     """Pack the input rows that some output rows of some pictures meet, for ``channels`` channels from ``first`` on."""
     size = layout.height * layout.width
     packed_rows = rows + layout.rows - sizes.block_rows

@@ -47,6 +47,9 @@ class Sizes(NamedTuple):
     picture_size: int = 0  # numbers of a packed picture
     group: int = 0  # input channels of a task of the weight gradient
     kernel: int = 1  # taps per input channel
+    slots: int = 1  # of the weight gradient: partial sums, and panels of a task
+    panel_group: int = 1
+    direct: int = 0  # whether the input is read where it is, not packed
     row_step: int = 0  # of a matrix that is packed into panels
     run_step: int = 0
 
