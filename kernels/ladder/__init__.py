@@ -1,0 +1,37 @@
+"""One operator in rising versions, from the textbook loop to the kernel that is used: read them in order.
+
+`rungs` gives the versions of an operator; ``python -m benchmarks ladder`` checks and times them. A ladder is a folder
+with one file per rung and, in its ``__init__.py``, the list ``RUNGS``.
+"""
+
+import importlib
+
+from kernels.ladder.rung import Rung
+
+__all__ = ["OPERATORS", "Rung", "rungs"]
+
+#: The operators that have a ladder.
+OPERATORS = ("conv2d", "roi_align")
+
+
+def rungs(operator):
+    """Return the rungs of an operator's ladder, the slowest first.
+
+    Parameters
+    ----------
+    operator : str
+        One of ``OPERATORS``.
+
+    Returns
+    -------
+    tuple of Rung
+        All take the same arguments and give the same result, up to rounding.
+
+    Raises
+    ------
+    ValueError
+        If the operator has no ladder.
+    """
+    if operator not in OPERATORS:
+        raise ValueError(f"operator is {operator!r}; expected one of {', '.join(map(repr, OPERATORS))}")
+    return importlib.import_module(f"kernels.ladder.{operator}").RUNGS
