@@ -33,7 +33,7 @@ from numba import prange
 from kernels.cpu.native import native
 from kernels.jit import RELAXED, jit
 from kernels.ladder.conv2d.arguments import prepare, refuse_strides
-from kernels.ladder.conv2d.register_tile import ROWS, pack_weights, register_tile, tile_width
+from kernels.ladder.conv2d.register_tile import ROWS, register_tile, tile_width
 
 POINTS = (0, 1, -1, 2, -2)  # and infinity
 OUT, KERNEL, IN = 4, 3, 6  # along one axis, of one patch: outputs, kernel cells, pixels read
@@ -73,14 +73,30 @@ def conv2d_forward(x, weight, bias=None, stride=1, padding=0):
         raise ValueError(f"the kernel is {g.kH}x{g.kW}; expected 3x3: the rung 'winograd' has no other")
     y = np.empty((g.N, g.O, g.oH, g.oW), x.dtype)
     a, g_matrix, b = transform_matrices()
-    weights = np.einsum("ia,ocab,jb->ijoc", g_matrix, weight, g_matrix, optimize=True)
-    weights = pack_weights(weights.reshape(IN * IN, g.O, g.C).astype(x.dtype))
+    weights = np.zeros((IN, IN, -(-g.O // ROWS), g.C, ROWS), x.dtype)  # as the register tile reads them
+    _transform_weights(weights, weight, g_matrix)
     a, b = a.astype(x.dtype), b.astype(x.dtype)
     arguments = weights, bias, a, b, g.pH, g.pW, tile_width(x.dtype)
     if y.size:
         convolve_patches = native(_convolve_patches, x.dtype, (y[0], x[0], 0, 0, *arguments))
         _winograd_kernel(convolve_patches, y, x, *arguments)
     return y
+
+
+@jit
+def _transform_weights(weights, weight, g):
+    """Write ``G w G^T`` of each pair of channels."""
+    half = np.empty((IN, KERNEL))
+    for o in range(weight.shape[0]):
+        for c in range(weight.shape[1]):
+            w = weight[o, c]
+            for i in range(IN):
+                for k in range(KERNEL):
+                    half[i, k] = g[i, 0] * w[0, k] + g[i, 1] * w[1, k] + g[i, 2] * w[2, k]
+            for i in range(IN):
+                for j in range(IN):
+                    value = half[i, 0] * g[j, 0] + half[i, 1] * g[j, 1] + half[i, 2] * g[j, 2]
+                    weights[i, j, o // ROWS, c, o % ROWS] = value
 
 
 @jit(parallel=True)
@@ -107,7 +123,7 @@ def _convolve_patches(y, x, first, end, weights, bias, a, b, pad_y, pad_x, width
     sums, outputs = np.empty((IN, IN, ROWS, width), x.dtype), np.empty((OUT, OUT, 1, width), x.dtype)
     for channel in range(0, O, ROWS):  # tiles of output channels
         for k in range(IN * IN):
-            start = (k * weights.shape[1] * ROWS + channel) * C
+            start = (k * weights.shape[2] * ROWS + channel) * C
             register_tile(sums, k * ROWS * width, width, pixels, k * C * width, taps, C, weights, start)
         for o in range(channel, min(channel + ROWS, O)):
             _sandwich(outputs, 0, half, a, sums, o - channel)

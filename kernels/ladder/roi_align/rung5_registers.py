@@ -48,7 +48,9 @@ def roi_align_forward(x, rois, output_size, spatial_scale=1.0, sampling_ratio=-1
 
 def turn_map(x, width):
     """Return x, (N, C, H, W), as (N, H, W, channels): a multiple of ``width`` channels, the last ones perhaps zero."""
-    x = np.pad(x, ((0, 0), (0, -x.shape[1] % width), (0, 0), (0, 0)))
+    missing = -x.shape[1] % width
+    if missing:
+        x = np.pad(x, ((0, 0), (0, missing), (0, 0), (0, 0)))
     n, c, h, w = x.shape
     return channels_last(x).reshape(n, h, w, c)
 
