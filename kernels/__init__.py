@@ -6,7 +6,7 @@ per operator under the same file name. What holds for all of them:
 - Arrays are NumPy arrays in NCHW order, float32 or float64, all floating arrays of one call of the same type.
   Inputs may be read-only, non-contiguous or of foreign byte order: they are copied where a kernel needs it so.
 - Functions take inputs, then parameters, and return new arrays. ``running_mean`` and ``running_var`` of
-  ``batch_norm_forward`` are the only arrays ever written to.
+  ``batch_norm_forward`` are the only arrays ever written to, but for the parameters and states of ``IN_PLACE``.
 - ``dy`` is the gradient of the loss with respect to the output ``y``; ``dx`` with respect to ``x``.
 - Parameters such as ``stride`` are an int or a pair (vertical, horizontal) wherever PyTorch takes both.
 - All checks live in ``kernels.checks`` and run before a kernel starts; they raise TypeError for a wrong type and
@@ -47,6 +47,9 @@ CONTRACT = {
     "suppression": ("nms",),
     "pasting": ("paste_masks",),
 }
+
+#: Functions that change arrays instead of returning new ones, or measure them: for lists of parameters.
+IN_PLACE = {"optimizer_steps": ("sgd_step", "adam_step", "sum_of_squares", "scale_arrays")}
 
 #: Functions that a backend may have beyond the contract: several operators in one, only for speed. The operators
 #: one after the other give the same. `has` tells whether a backend has one.
@@ -104,7 +107,7 @@ def has(backend, name):
 
 def lazy_exports(package):
     """Return the module-level ``__getattr__`` and ``__dir__`` of a backend: import an operator's file on first use."""
-    files = CONTRACT | EXTRA.get(package.removeprefix("kernels."), {})
+    files = CONTRACT | IN_PLACE | EXTRA.get(package.removeprefix("kernels."), {})
     file_of = {name: file for file, names in files.items() for name in names}
 
     def __getattr__(name):

@@ -8,7 +8,7 @@ import pytest
 
 import kernels
 
-FUNCTIONS = [(file, name) for file, names in kernels.CONTRACT.items() for name in names]
+FUNCTIONS = [(file, name) for file, names in (kernels.CONTRACT | kernels.IN_PLACE).items() for name in names]
 
 
 @pytest.mark.parametrize("backend", kernels.BACKENDS)

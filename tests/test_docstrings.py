@@ -71,7 +71,7 @@ TINYSEG = sorted(name for module in MODULES for name in public_names(module))
 KERNELS = sorted(
     f"kernels.{backend}.{file}.{name}"
     for backend in kernels.BACKENDS
-    for file, names in kernels.CONTRACT.items()
+    for file, names in (kernels.CONTRACT | kernels.IN_PLACE).items()
     for name in names
 )
 
@@ -117,5 +117,6 @@ def test_the_reference_lists_every_public_module():
     listed = set(re.findall(r"^   ([a-z0-9_.]+)$", (ROOT / "docs" / "reference.rst").read_text("utf-8"), re.MULTILINE))
     assert listed == set(MODULES)
     listed = set(re.findall(r"^   ([a-z0-9_.]+)$", (ROOT / "docs" / "kernels.rst").read_text("utf-8"), re.MULTILINE))
-    operators = {f"kernels.{backend}.{file}" for backend in kernels.BACKENDS for file in kernels.CONTRACT}
+    files = kernels.CONTRACT | kernels.IN_PLACE
+    operators = {f"kernels.{backend}.{file}" for backend in kernels.BACKENDS for file in files}
     assert listed == operators | {"kernels", "kernels.jit"}

@@ -75,6 +75,19 @@ def test_gradient_is_not_changed():
         assert p.grad.item() == 1
 
 
+def test_parameters_of_unusual_layout_and_of_two_types():
+    values = np.arange(6.0).reshape(2, 3)
+    turned, single = nn.Parameter(values.copy().T), parameter(1.0, dtype=np.float32)
+    array = turned.numpy()
+    turned.grad, single.grad = Tensor(np.ones((3, 2))), Tensor(np.ones(1, np.float32))
+    optim.SGD([turned, single], lr=0.5, momentum=0.9).step()
+    assert turned.numpy() is array
+    np.testing.assert_array_equal(array, values.T - 0.5)
+    assert single.item() == 0.5
+    optim.clip_grad_norm_([turned, single], 1e-3)
+    assert single.grad.item() == pytest.approx(1e-3 / 7**0.5, rel=1e-6)
+
+
 def test_parameters_without_gradient_stay():
     p, q = parameter(1.0), parameter(1.0)
     optimizer = optim.Adam([p, q], lr=0.1)

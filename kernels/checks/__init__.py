@@ -43,15 +43,18 @@ from kernels.checks.layers import (
     upsample2d_gradient,
 )
 from kernels.checks.losses import broadcast_to, cross_entropy, loss_gradient, loss_pair, probabilities
+from kernels.checks.optimizer_steps import adam_step, arrays_in_place, float_arrays, sgd_step
 from kernels.checks.rois import roi_align, roi_align_gradient, roi_pool, roi_pool_gradient
 
 __all__ = [
     "ConvGeometry",
     "PoolGeometry",
     "ResizeGeometry",
+    "adam_step",
     "add",
     "add_gradient",
     "array",
+    "arrays_in_place",
     "axis",
     "batch_norm",
     "batch_norm_gradient",
@@ -67,6 +70,7 @@ __all__ = [
     "conv_transpose2d_gradient",
     "cross_entropy",
     "divides",
+    "float_arrays",
     "gradient_of",
     "has_pixels",
     "index_array",
@@ -89,6 +93,7 @@ __all__ = [
     "roi_pool",
     "roi_pool_gradient",
     "same_shape",
+    "sgd_step",
     "shape",
     "three_flags",
     "upsample2d",

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from tinyseg.backend import kernel
 from tinyseg.optim.optimizer import Optimizer
 
 
@@ -31,6 +32,9 @@ class Adam(Optimizer):
         If a setting is out of range.
     """
 
+    #: Whether weight decay shrinks the parameter itself.
+    decoupled = False
+
     def __init__(
         self, params, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, amsgrad=False, *, maximize=False
     ):
@@ -44,36 +48,29 @@ class Adam(Optimizer):
         }
         super().__init__(params, settings)
 
-    def decay(self, values, gradient, group):
-        """Return the gradient with weight decay in it."""
-        return gradient + group["weight_decay"] * values if group["weight_decay"] else gradient
-
-    def update(self, values, gradient, state, group):
+    def update(self, values, gradients, states, group):
         """Take one step."""
-        beta1, beta2 = group["betas"]
-        gradient = self.decay(values, gradient, group)
-        if not state:
-            state["step"] = 0
-            state["exp_avg"] = np.zeros_like(values)
-            state["exp_avg_sq"] = np.zeros_like(values)
-            if group["amsgrad"]:
-                state["max_exp_avg_sq"] = np.zeros_like(values)
-        state["step"] += 1
-        mean, mean_square = state["exp_avg"], state["exp_avg_sq"]
-        mean += (1 - beta1) * (gradient - mean)
-        mean_square *= beta2
-        mean_square += (1 - beta2) * gradient * gradient
-        if group["amsgrad"]:
-            np.maximum(state["max_exp_avg_sq"], mean_square, out=state["max_exp_avg_sq"])
-            mean_square = state["max_exp_avg_sq"]
-        # both means start at 0: make up for what they lack
-        correction1, correction2 = 1 - beta1 ** state["step"], 1 - beta2 ** state["step"]
-        scale = np.sqrt(mean_square, out=np.empty_like(values))  # out: an array also for a single number
-        scale /= correction2**0.5
-        scale += group["eps"]
-        np.divide(mean, scale, out=scale)
-        scale *= group["lr"] / correction1
-        values -= scale
+        names = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq") if group["amsgrad"] else ("exp_avg", "exp_avg_sq")
+        for state, array in zip(states, values, strict=True):
+            state["step"] = state.get("step", 0) + 1
+            for name in names:
+                if name not in state:
+                    state[name] = np.zeros(array.shape, array.dtype)
+        means, squares, *largest = ([state[name] for state in states] for name in names)
+        kernel("adam_step")(
+            values,
+            gradients,
+            means,
+            squares,
+            largest[0] if largest else None,
+            [state["step"] for state in states],
+            group["lr"],
+            *group["betas"],
+            group["eps"],
+            group["weight_decay"],
+            self.decoupled,
+            group["maximize"],
+        )
 
 
 class AdamW(Adam):
@@ -102,12 +99,9 @@ class AdamW(Adam):
         If a setting is out of range.
     """
 
+    decoupled = True
+
     def __init__(
         self, params, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=1e-2, amsgrad=False, *, maximize=False
     ):
         super().__init__(params, lr, betas, eps, weight_decay, amsgrad, maximize=maximize)
-
-    def decay(self, values, gradient, group):
-        """Shrink the parameter itself; return the gradient as it is."""
-        values *= 1 - group["lr"] * group["weight_decay"]
-        return gradient

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from tinyseg.backend import kernel
 from tinyseg.tensor import Tensor
 
 
@@ -11,11 +12,24 @@ def _gradients(parameters):
     return [parameter.grad for parameter in parameters if parameter.grad is not None]
 
 
-def _norm(values, norm_type):
-    """Return a norm of all values, in float64."""
-    if norm_type == 2:  # np.linalg.norm takes BLAS for it, whose threads would spin beside the kernels'
-        return float(np.sqrt(np.square(values, dtype=np.float64).sum()))
-    return float(np.linalg.norm(values.ravel().astype(np.float64), norm_type))
+def _norm(arrays, norm_type):
+    """Return a norm of all values of some arrays together."""
+    if norm_type == 2:  # one type at a time
+        kinds = sorted({a.dtype for a in arrays}, key=str)
+        return sum(kernel("sum_of_squares")([a for a in arrays if a.dtype == kind]) for kind in kinds) ** 0.5
+    norms = [float(np.linalg.norm(a.ravel().astype(np.float64), norm_type)) for a in arrays]
+    return float(np.linalg.norm(norms, norm_type)) if norms else 0.0
+
+
+def _scale(arrays, factor):
+    """Multiply arrays by a number, in place."""
+    for kind in sorted({a.dtype for a in arrays}, key=str):
+        of_kind = [a for a in arrays if a.dtype == kind]
+        kernel("scale_arrays")([a for a in of_kind if a.flags.c_contiguous], factor)
+        for a in of_kind:
+            if not a.flags.c_contiguous:
+                with np.errstate(invalid="ignore"):
+                    a *= factor
 
 
 def clip_grad_norm_(parameters, max_norm, norm_type=2.0, error_if_nonfinite=False):
@@ -43,15 +57,14 @@ def clip_grad_norm_(parameters, max_norm, norm_type=2.0, error_if_nonfinite=Fals
         If the norm is not finite and ``error_if_nonfinite`` is True.
     """
     gradients = _gradients(parameters)
-    norms = [_norm(gradient.array, norm_type) for gradient in gradients]
-    total = float(np.linalg.norm(norms, norm_type)) if norms else 0.0
+    total = _norm([gradient.array for gradient in gradients], norm_type)
     if error_if_nonfinite and not np.isfinite(total):
         raise RuntimeError(f"the norm of the gradients is {total}; nothing was scaled")
     factor = min(float(max_norm) / (total + 1e-6), 1.0) if not np.isnan(total) else np.nan
-    for gradient in gradients:
-        with np.errstate(invalid="ignore"):  # an infinite norm: infinite gradients become NaN, the others 0
-            gradient.array *= factor
-        gradient.mark_changed()
+    if factor != 1:  # after an infinite norm, infinite gradients become NaN, the others 0
+        _scale([gradient.array for gradient in gradients], factor)
+        for gradient in gradients:
+            gradient.mark_changed()
     return Tensor(total)
 
 

@@ -86,17 +86,33 @@ class Optimizer:
     def step(self):
         """Change each parameter that has a gradient, in place."""
         for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is None:
-                    continue
-                gradient = np.asarray(parameter.grad)
-                if group["maximize"]:
-                    gradient = -gradient
-                self.update(parameter.array, gradient, self.state.setdefault(parameter, {}), group)
-                parameter.mark_changed()
+            moving = [parameter for parameter in group["params"] if parameter.grad is not None]
+            for dtype in sorted({parameter.dtype for parameter in moving}, key=str):
+                self._step([parameter for parameter in moving if parameter.dtype == dtype], group)
 
-    def update(self, values, gradient, state, group):
-        """Change ``values`` in place. ``gradient`` is not changed; ``state`` is kept for the parameter's next step."""
+    def _step(self, parameters, group):
+        """Change parameters of one type and one group."""
+        # no copies, unless the layout or the type is unusual
+        values = [np.asarray(parameter.array, order="C") for parameter in parameters]
+        gradients = [np.asarray(parameter.grad.array, dtype=parameter.dtype) for parameter in parameters]
+        self.update(values, gradients, [self.state.setdefault(parameter, {}) for parameter in parameters], group)
+        for parameter, array in zip(parameters, values, strict=True):
+            if array is not parameter.array:
+                parameter.array[...] = array
+            parameter.mark_changed()
+
+    def update(self, values, gradients, states, group):
+        """Change the arrays ``values`` in place.
+
+        Parameters
+        ----------
+        values, gradients : list of numpy.ndarray
+            Parameters of one type, C-contiguous, and their gradients, which stay as they are.
+        states : list of dict
+            Kept for the next step of each parameter; empty at first.
+        group : dict
+            The settings.
+        """
         raise NotImplementedError
 
     def state_dict(self):
@@ -144,7 +160,7 @@ class Optimizer:
                     raise ValueError(
                         f"{key!r} of parameter {number} has shape {array.shape}; expected {parameter.shape}"
                     )
-                value = array.astype(parameter.dtype) if array.ndim or key not in _COUNTS else int(array)
+                value = array.astype(parameter.dtype, order="C") if array.ndim or key not in _COUNTS else int(array)
                 loaded.setdefault(parameter, {})[key] = value
         self.state = loaded
         for group, settings in zip(self.param_groups, groups, strict=True):

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from tinyseg.backend import kernel
 from tinyseg.optim.optimizer import Optimizer
 
 
@@ -50,17 +51,14 @@ class SGD(Optimizer):
         if group["nesterov"] and (group["momentum"] <= 0 or group["dampening"] != 0):
             raise ValueError("nesterov is True; expected a momentum above 0 and dampening 0 with it")
 
-    def update(self, values, gradient, state, group):
+    def update(self, values, gradients, states, group):
         """Take one step."""
-        momentum = group["momentum"]
-        if group["weight_decay"]:
-            gradient = gradient + group["weight_decay"] * values
-        if momentum:
+        settings = {name: group[name] for name in self.defaults}
+        if not group["momentum"]:
+            kernel("sgd_step")(values, gradients, **settings)
+            return
+        fresh = ["momentum_buffer" not in state for state in states]
+        for state, array in zip(states, values, strict=True):
             if "momentum_buffer" not in state:
-                state["momentum_buffer"] = direction = np.array(gradient)
-            else:
-                direction = state["momentum_buffer"]
-                direction *= momentum
-                direction += (1 - group["dampening"]) * gradient
-            gradient = gradient + momentum * direction if group["nesterov"] else direction
-        values -= group["lr"] * gradient
+                state["momentum_buffer"] = np.zeros(array.shape, array.dtype)
+        kernel("sgd_step")(values, gradients, [state["momentum_buffer"] for state in states], fresh, **settings)
