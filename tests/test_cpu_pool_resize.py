@@ -1,11 +1,14 @@
-"""The fast max-pooling and resizing: against naive, the 2x2 path against the general one, ties and NaN."""
+"""The fast max-pooling and resizing: against naive, at every remainder of the vector width, ties and NaN."""
 
 import numpy as np
 import pytest
 from cases import compare, of
 
 import kernels
+from kernels import checks
 from kernels.cpu import max_pool2d
+from kernels.cpu.tasks import run
+from kernels.cpu.tiling import lanes
 
 cpu, naive = kernels.get("cpu"), kernels.get("naive")
 BOTH = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
@@ -17,21 +20,29 @@ def test_equals_naive(case, dtype):
     compare("cpu", case, dtype)
 
 
+#: kernel_size, stride, padding: windows of vectors with every step, and those at the borders.
+WINDOWS = [(2, 2, 0), (3, 2, 1), (3, 1, 1), (1, 2, 0), (2, 3, 1), ((3, 5), (1, 2), (1, 2))]
+
+
 @BOTH
-@pytest.mark.parametrize("width", [2, 3, 15, 16, 17, 31, 32, 33, 34, 63, 64, 65, 66, 67])
-@pytest.mark.parametrize("ceil_mode", [False, True])
-def test_2x2_path_equals_the_general_one(dtype, width, ceil_mode):
+@pytest.mark.parametrize("width", [*range(5, 37), 63, 64, 65, 66, 67])
+@pytest.mark.parametrize("window", WINDOWS, ids=str)
+def test_every_remainder_of_the_vector_width_inside_guard_bands(window, width, dtype):
     rng = np.random.default_rng(width)
     # few values: many ties, NaN and minus infinity among them
-    x = rng.choice(np.array([-np.inf, np.nan, 0, 1, 2], dtype), (3, 2, 5, width))
-    y, indices = cpu.max_pool2d_forward(x, 2, ceil_mode=ceil_mode)
-    general, general_indices = np.empty_like(y), np.empty_like(indices)
-    for n in range(3):
-        for c in range(2):
-            window = (2, 2, 2, 2, 0, 0, 1, 1)
-            max_pool2d._pool_windows(general[n, c], general_indices[n, c], x[n, c], window)
-    np.testing.assert_array_equal(y, general)
-    np.testing.assert_array_equal(indices, general_indices)
+    inside = rng.choice(np.array([-np.inf, np.nan, 0, 1, 2], dtype), (3, 2, 5, width))
+    expected = naive.max_pool2d_forward(inside, *window)
+    guarded = [np.full(200 + a.size, -7, a.dtype) for a in (inside, *expected)]
+    guarded[0][:] = np.nan  # wins where it is read
+    x, y, indices = (a[100:-100].reshape(b.shape) for a, b in zip(guarded, (inside, *expected), strict=True))
+    x[...] = inside
+    geometry = checks.max_pool2d(x, *window, 1, False)[1]
+    places = max_pool2d._tap_places(geometry.kH, geometry.kW, width, 1)
+    run(max_pool2d._pool_plane, 6, (*geometry[2:], lanes(dtype)), y, x, indices=indices, places=places)
+    np.testing.assert_array_equal(y, expected[0])
+    np.testing.assert_array_equal(indices, expected[1])
+    for band in guarded[1:]:
+        assert (band[:100] == -7).all() and (band[-100:] == -7).all()
 
 
 def test_first_of_equals_and_last_nan_win():

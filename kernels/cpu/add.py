@@ -1,10 +1,11 @@
 """Addition. Arrays of one shape are added block by block, in parallel; broadcasting is left to NumPy."""
 
 import numpy as np
-from numba import prange
 
 from kernels import checks
-from kernels.cpu.blocks import block_count, block_slice, flat
+from kernels.cpu.blocks import block_count, block_slice
+from kernels.cpu.memory import empty
+from kernels.cpu.tasks import run
 from kernels.jit import jit
 
 
@@ -29,12 +30,12 @@ def add_forward(a, b):
         If the shapes do not broadcast.
     """
     a, b, shape = checks.add(a, b)
-    y = np.empty(shape, a.dtype)
+    y = empty(shape, a.dtype)
     if a.shape != b.shape:
         with np.errstate(all="ignore"):  # infinities of both signs make NaN, silently
             np.add(a, b, out=y)
     elif y.size:
-        _add_kernel(y.reshape(-1), flat(a), flat(b), block_count(y.size))
+        run(_add_block, block_count(y.size), (y.size,), y, a, b)
     return y
 
 
@@ -67,22 +68,18 @@ def add_backward(dy, a_shape, b_shape):
 def _sum_to(dy, shape):
     """Return ``dy`` summed to ``shape``, always a new array."""
     if dy.shape == shape:
-        return dy.copy()
+        da = empty(shape, dy.dtype)
+        np.copyto(da, dy)
+        return da
     padded = (1,) * (dy.ndim - len(shape)) + shape
     repeated = tuple(i for i, size in enumerate(padded) if size == 1 and dy.shape[i] != 1)
     with np.errstate(all="ignore"):
         return np.asarray(dy.sum(axis=repeated, dtype=np.float64), dy.dtype).reshape(shape)
 
 
-@jit(parallel=True)
-def _add_kernel(y, a, b, blocks):
-    for block in prange(blocks):
-        _add_block(np.int64(block), y, a, b)
-
-
 @jit
-def _add_block(block, y, a, b):
-    part = block_slice(block, y.size)
-    y, a, b = y[part], a[part], b[part]
+def _add_block(arrays, sizes, block):
+    part = block_slice(block, sizes[0])
+    y, a, b = arrays.out[part], arrays.a[part], arrays.b[part]
     for i in range(y.size):
         y[i] = a[i] + b[i]

@@ -2,11 +2,10 @@
 
 import math
 
-import numpy as np
-from numba import prange
-
 from kernels import checks
-from kernels.cpu.blocks import BLOCK, block_count, flat
+from kernels.cpu.blocks import BLOCK, block_count
+from kernels.cpu.memory import empty
+from kernels.cpu.tasks import run
 from kernels.jit import jit
 
 
@@ -35,14 +34,14 @@ def concat_forward(arrays, axis=1):
     arrays, axis = checks.concat(arrays, axis)
     shape = list(arrays[0].shape)
     shape[axis] = sum(a.shape[axis] for a in arrays)
-    y = np.empty(shape, arrays[0].dtype)
+    y = empty(shape, arrays[0].dtype)
     outer, inner = math.prod(shape[:axis]), math.prod(shape[axis + 1 :])
     start = 0
     for a in arrays:
         width = a.shape[axis] * inner
         if a.size:
-            layouts = (start, shape[axis] * inner), (0, width)
-            _copy_columns_kernel(y.reshape(-1), flat(a), *layouts, width, outer * block_count(width))
+            sizes = start, shape[axis] * inner, 0, width, width
+            run(_copy_columns, outer * block_count(width), sizes, y, a)
         start += width
     return y
 
@@ -75,30 +74,24 @@ def concat_backward(dy, sizes, axis=1):
     outer, inner = math.prod(dy.shape[:axis]), math.prod(dy.shape[axis + 1 :])
     gradients, start = [], 0
     for size in sizes:
-        da = np.empty((*dy.shape[:axis], size, *dy.shape[axis + 1 :]), dy.dtype)
+        da = empty((*dy.shape[:axis], size, *dy.shape[axis + 1 :]), dy.dtype)
         width = size * inner
         if da.size:
-            layouts = (0, width), (start, dy.shape[axis] * inner)
-            _copy_columns_kernel(da.reshape(-1), flat(dy), *layouts, width, outer * block_count(width))
+            sizes = 0, width, start, dy.shape[axis] * inner, width
+            run(_copy_columns, outer * block_count(width), sizes, da, dy)
         gradients.append(da)
         start += width
     return gradients
 
 
-@jit(parallel=True)
-def _copy_columns_kernel(to, source, to_layout, source_layout, width, tasks):
-    for task in prange(tasks):
-        _copy_columns(np.int64(task), to, source, to_layout, source_layout, width)
-
-
 @jit
-def _copy_columns(task, to, source, to_layout, source_layout, width):
-    """Copy one block of ``width`` columns of one row. A layout is the first column, and the length of a row."""
+def _copy_columns(arrays, sizes, task):
+    """Copy one block of ``width`` columns of one row; the columns begin somewhere in rows of some length."""
+    to_start, to_length, source_start, source_length, width = sizes[:5]
     blocks = -(-width // BLOCK)
     row, start = task // blocks, task % blocks * BLOCK
     count = min(BLOCK, width - start)
-    a = row * to_layout[1] + to_layout[0] + start
-    b = row * source_layout[1] + source_layout[0] + start
-    to, source = to[a : a + count], source[b : b + count]
+    a, b = row * to_length + to_start + start, row * source_length + source_start + start
+    to, source = arrays.out[a : a + count], arrays.a[b : b + count]
     for i in range(count):
         to[i] = source[i]

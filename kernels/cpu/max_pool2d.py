@@ -1,14 +1,19 @@
-"""Max-pooling. One task computes one plane.
+"""Max-pooling. One task computes one plane, window by window in vectors: lanes are neighbouring windows.
 
-Windows of 2x2 that neither overlap nor leave the picture have a loop of their own, without a branch, which LLVM turns
-into vector comparisons and selections.
+The taps of a window are compared in the order of its rows and columns, so that equal values and NaN are decided as in
+the naive loops.
 """
 
+import functools
+import math
+
 import numpy as np
-from numba import prange
 
 from kernels import checks
-from kernels.cpu.blocks import flat
+from kernels.cpu.memory import empty
+from kernels.cpu.tasks import run
+from kernels.cpu.tiling import lanes
+from kernels.cpu.vector_pooling import pool_apart_1, pool_apart_2
 from kernels.jit import jit
 
 
@@ -50,18 +55,11 @@ def max_pool2d_forward(x, kernel_size, stride=None, padding=0, dilation=1, ceil_
     of only minus infinity gives its first element.
     """
     x, g = checks.max_pool2d(x, kernel_size, stride, padding, dilation, ceil_mode)
-    y = np.empty((g.N, g.C, g.oH, g.oW), x.dtype)
-    indices = np.empty(y.shape, np.int64)
+    y = empty((g.N, g.C, g.oH, g.oW), x.dtype)
+    indices = empty(y.shape, np.int64)
     if y.size:
-        window = (g.kH, g.kW, g.sH, g.sW, g.pH, g.pW, g.dH, g.dW)
-        plain = window == (2, 2, 2, 2, 0, 0, 1, 1) and 2 * g.oH <= g.H and 2 * g.oW <= g.W
-        _max_pool2d_forward_kernel(
-            y.reshape(-1, g.oH, g.oW),
-            indices.reshape(-1, g.oH, g.oW),
-            flat(x).reshape(-1, g.H, g.W),
-            window,
-            plain,
-        )
+        places = _tap_places(g.kH, g.kW, g.dH * g.W, g.dW)
+        run(_pool_plane, g.N * g.C, (*g[2:], lanes(x.dtype)), y, x, indices=indices, places=places)
     return y, indices
 
 
@@ -90,82 +88,75 @@ def max_pool2d_backward(dy, indices, input_shape):
         If the shapes do not fit or an index lies outside a plane.
     """
     dy, indices, input_shape = checks.max_pool2d_gradient(dy, indices, input_shape)
-    dx = np.zeros(input_shape, dy.dtype)
-    if dy.size:
-        planes = dy.shape[0] * dy.shape[1]
-        _max_pool2d_backward_kernel(
-            dx.reshape(planes, -1), flat(dy).reshape(planes, -1), flat(indices).reshape(planes, -1)
-        )
+    if not dy.size:
+        return np.zeros(input_shape, dy.dtype)
+    dx = empty(input_shape, dy.dtype)
+    run(
+        _scatter_plane,
+        dx.shape[0] * dx.shape[1],
+        (math.prod(dx.shape[2:]), math.prod(dy.shape[2:])),
+        dx,
+        dy,
+        places=indices,
+    )
     return dx
 
 
-@jit(parallel=True)
-def _max_pool2d_forward_kernel(y, indices, x, window, plain):
-    for plane in prange(x.shape[0]):
-        _pool_plane(np.int64(plane), y, indices, x, window, plain)
+# ---- forward ---------------------------------------------------------------------------------------------------------
+
+
+@functools.lru_cache(maxsize=100)
+def _tap_places(rows, columns, row_step, column_step):
+    """Return how many pixels after the first tap of a window each tap stands."""
+    return np.add.outer(np.arange(rows) * row_step, np.arange(columns) * column_step)
 
 
 @jit
-def _pool_plane(plane, y, indices, x, window, plain):
-    y, indices, x = y[plane], indices[plane], x[plane]
-    if plain:
-        for row in range(y.shape[0]):
-            _pool_two_rows(y[row], indices[row], x[2 * row], x[2 * row + 1], 2 * row * x.shape[1])
-    else:
-        _pool_windows(y, indices, x, window)
+def _pool_plane(arrays, sizes, plane):
+    """Pool one plane, row by row: windows that are inside from left to right in vectors, the others one by one."""
+    h, w, oh, ow, kh, kw, sh, sw, ph, pw, dh, dw, step = sizes[:13]
+    y, indices, x, taps, start = arrays.out, arrays.indices, arrays.a, arrays.places, plane * h * w
+    first = min(ow, -(-pw // sw))
+    last = max(first, min(ow, (w + pw - (kw - 1) * dw - 1) // sw + 1)) if sw < 3 else first
+    for row in range(oh):
+        top, to = row * sh - ph, (plane * oh + row) * ow
+        above = 0 if top >= 0 else -(top // dh)  # rows of taps above the picture
+        inside = min(kh, (h - 1 - top) // dh + 1) - above
+        for column in range(first, last, step):
+            place, count = top * w + column * sw - pw, min(step, last - column)
+            if sw == 1:
+                pool_apart_1(y, indices, to + column, x, start, place, taps, above * kw, inside * kw, count)
+            else:
+                pool_apart_2(y, indices, to + column, x, start, place, taps, above * kw, inside * kw, count)
+        rows = top + above * dh, top + (above + inside) * dh, dh
+        for column in range(first):
+            _pool_window(y, indices, to + column, x[start : start + h * w], rows, column * sw - pw, kw, dw, w)
+        for column in range(last, ow):
+            _pool_window(y, indices, to + column, x[start : start + h * w], rows, column * sw - pw, kw, dw, w)
 
 
 @jit
-def _pool_two_rows(y, indices, upper, lower, first):
-    """Pool 2x2 windows over two rows, the upper of which begins at index ``first`` of the plane."""
-    width = np.int64(upper.size)
-    for column in range(y.size):
-        a, b, c, d = upper[2 * column], upper[2 * column + 1], lower[2 * column], lower[2 * column + 1]
-        at = first + 2 * column
-        value, index = a, at
-        wins = (b > value) | (b != b)
-        value, index = (b if wins else value), (at + 1 if wins else index)
-        wins = (c > value) | (c != c)
-        value, index = (c if wins else value), (at + width if wins else index)
-        wins = (d > value) | (d != d)
-        value, index = (d if wins else value), (at + width + 1 if wins else index)
-        y[column], indices[column] = value, index
+def _pool_window(y, indices, to, x, rows, left, taps, step, width):
+    """Pool one window, whose rows are all inside the picture: ``rows`` is the first, the end, and the step."""
+    start = left if left >= 0 else left - left // step * step
+    value, index = x.dtype.type(-np.inf), rows[0] * width + start
+    for i in range(rows[0], rows[1], rows[2]):
+        for j in range(start, min(left + taps * step, width), step):
+            here = x[i * width + j]
+            if here > value or here != here:
+                value, index = here, i * width + j
+    y[to], indices[to] = value, index
+
+
+# ---- backward --------------------------------------------------------------------------------------------------------
 
 
 @jit
-def _inside(position, stride, padding, dilation, size, taps):
-    """Return the first tap of a window that is inside the picture along one axis, and the end of the window's taps."""
-    start = position * stride - padding
-    end = min(start + (taps - 1) * dilation + 1, size)
-    if start < 0:
-        start += -(start // dilation) * dilation
-    return start, end
-
-
-@jit
-def _pool_windows(y, indices, x, window):
-    kh, kw, sh, sw, ph, pw, dh, dw = window
-    h, w = x.shape
-    for row in range(y.shape[0]):
-        top, bottom = _inside(row, sh, ph, dh, h, kh)
-        for column in range(y.shape[1]):
-            left, right = _inside(column, sw, pw, dw, w, kw)
-            value, index = x.dtype.type(-np.inf), top * w + left
-            for i in range(top, bottom, dh):
-                for j in range(left, right, dw):
-                    if x[i, j] > value or x[i, j] != x[i, j]:
-                        value, index = x[i, j], i * w + j
-            y[row, column], indices[row, column] = value, index
-
-
-@jit(parallel=True)
-def _max_pool2d_backward_kernel(dx, dy, indices):
-    for plane in prange(dx.shape[0]):
-        _scatter(np.int64(plane), dx, dy, indices)
-
-
-@jit
-def _scatter(plane, dx, dy, indices):
-    dx, dy, indices = dx[plane], dy[plane], indices[plane]
-    for i in range(dy.size):
-        dx[indices[i]] += dy[i]
+def _scatter_plane(arrays, sizes, plane):
+    """Add the gradients of one plane where the maxima stood."""
+    pixels, windows = sizes[:2]
+    dx, part = arrays.out[plane * pixels : (plane + 1) * pixels], slice(plane * windows, (plane + 1) * windows)
+    dy, places = arrays.a[part], arrays.places[part]
+    dx[:] = 0
+    for i in range(windows):
+        dx[places[i]] += dy[i]

@@ -12,6 +12,7 @@ import math
 
 import numpy as np
 
+from kernels.cpu.memory import empty_like
 from kernels.cpu.tasks import run
 from kernels.jit import RELAXED, jit
 
@@ -38,7 +39,7 @@ def normalise(checked, residual, relu):
     """
     x, gamma, beta, running_mean, running_var, training, momentum, eps = checked
     pictures, channels, height, width = x.shape
-    y, table = np.empty_like(x), np.zeros((channels, _COLUMNS))
+    y, table = empty_like(x), np.zeros((channels, _COLUMNS))
     if training and not x.size:
         return y, table
     table[:, _GAMMA] = 1 if gamma is None else gamma
@@ -83,7 +84,7 @@ def gradients(dy, x, table, training, relu, y=None):
         Gradient of the residual.
     """
     pictures, channels, height, width = x.shape
-    dx, dresidual = np.empty_like(x), None if y is None else np.empty_like(x)
+    dx, dresidual = empty_like(x), None if y is None else empty_like(x)
     table[:, _DGAMMA:] = 0
     if x.size:
         sizes = pictures, channels, height * width, training, relu
@@ -94,7 +95,7 @@ def gradients(dy, x, table, training, relu, y=None):
 # ---- forward ---------------------------------------------------------------------------------------------------------
 
 
-@jit
+@jit(fastmath=RELAXED)
 def _forward_channel(arrays, sizes, channel):
     """Take the statistics of one channel, unless they are given, and normalise it."""
     pictures, channels, pixels, training, relu = sizes[:5]
@@ -129,7 +130,7 @@ def _normalise(y, x, residual, forward, low):
         y[i] = low if value <= low else value
 
 
-@jit
+@jit(inline="always")
 def _channel_statistics(constants, x, pictures, channels, pixels, channel):
     """Put the mean and the biased variance of a channel where they belong.
 
@@ -152,7 +153,7 @@ def _channel_statistics(constants, x, pictures, channels, pixels, channel):
     constants[_VAR] = 0.0 if variance < 0 else variance
 
 
-@jit(fastmath=RELAXED)
+@jit(inline="always")
 def _run_statistics(x):
     """Return the mean of a run and its sum of squared deviations from it."""
     zero = x.dtype.type(0)
@@ -179,7 +180,7 @@ def _run_statistics(x):
 # ---- backward --------------------------------------------------------------------------------------------------------
 
 
-@jit
+@jit(fastmath=RELAXED)
 def _backward_channel(arrays, sizes, channel):
     """Take both sums over one channel, then the gradient of its input."""
     pictures, channels, pixels, training, relu = sizes[:5]
@@ -230,7 +231,7 @@ def _mask_again(gradient, dy, x, forward):
         gradient[i] = zero if (x[i] - centre) * scale + shift <= zero else dy[i]
 
 
-@jit(fastmath=RELAXED)
+@jit(inline="always")
 def _run_sums(dy, x, centre):
     """Return the sum of dy over a run, and that of dy * (x - centre)."""
     of_dy, of_product = x.dtype.type(0), x.dtype.type(0)

@@ -1,10 +1,9 @@
 """ReLU. One task computes one block; a comparison and a selection per element, as many at once as a register holds."""
 
-import numpy as np
-from numba import prange
-
 from kernels import checks
-from kernels.cpu.blocks import block_count, block_slice, flat
+from kernels.cpu.blocks import block_count, block_slice
+from kernels.cpu.memory import empty_like
+from kernels.cpu.tasks import run
 from kernels.jit import jit
 
 
@@ -31,9 +30,9 @@ def relu_forward(x):
     NaN passes, as in PyTorch.
     """
     x = checks.array("x", x)
-    y = np.empty_like(x)
+    y = empty_like(x)
     if x.size:
-        _relu_forward_kernel(y.reshape(-1), flat(x), block_count(x.size))
+        run(_relu_forward_block, block_count(x.size), (x.size,), y, x)
     return y
 
 
@@ -64,37 +63,25 @@ def relu_backward(dy, y):
     Where ``y`` is NaN, ``dy`` passes, as in PyTorch.
     """
     dy, y = checks.gradient_of(dy, y)
-    dx = np.empty_like(y)
+    dx = empty_like(y)
     if y.size:
-        _relu_backward_kernel(dx.reshape(-1), flat(dy), flat(y), block_count(y.size))
+        run(_relu_backward_block, block_count(y.size), (y.size,), dx, dy, y)
     return dx
 
 
-@jit(parallel=True)
-def _relu_forward_kernel(y, x, blocks):
-    for block in prange(blocks):
-        _relu_forward_block(np.int64(block), y, x)
-
-
 @jit
-def _relu_forward_block(block, y, x):
-    part = block_slice(block, x.size)
-    y, x = y[part], x[part]
+def _relu_forward_block(arrays, sizes, block):
+    part = block_slice(block, sizes[0])
+    y, x = arrays.out[part], arrays.a[part]
     zero = x.dtype.type(0)
     for i in range(x.size):
         y[i] = zero if x[i] <= zero else x[i]
 
 
-@jit(parallel=True)
-def _relu_backward_kernel(dx, dy, y, blocks):
-    for block in prange(blocks):
-        _relu_backward_block(np.int64(block), dx, dy, y)
-
-
 @jit
-def _relu_backward_block(block, dx, dy, y):
-    part = block_slice(block, y.size)
-    dx, dy, y = dx[part], dy[part], y[part]
+def _relu_backward_block(arrays, sizes, block):
+    part = block_slice(block, sizes[0])
+    dx, dy, y = arrays.out[part], arrays.a[part], arrays.b[part]
     zero = y.dtype.type(0)
     for i in range(y.size):
         dx[i] = zero if y[i] <= zero else dy[i]

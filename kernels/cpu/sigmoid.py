@@ -1,10 +1,9 @@
 """The logistic function. One task computes one block, without a branch or a call per element."""
 
-import numpy as np
-from numba import prange
-
 from kernels import checks
-from kernels.cpu.blocks import block_count, block_slice, flat
+from kernels.cpu.blocks import block_count, block_slice
+from kernels.cpu.memory import empty_like
+from kernels.cpu.tasks import run
 from kernels.cpu.vector_math import exp
 from kernels.jit import jit
 
@@ -28,9 +27,9 @@ def sigmoid_forward(x):
         If ``x`` is not an array of float32 or float64.
     """
     x = checks.array("x", x)
-    y = np.empty_like(x)
+    y = empty_like(x)
     if x.size:
-        _sigmoid_forward_kernel(y.reshape(-1), flat(x), block_count(x.size))
+        run(_sigmoid_forward_block, block_count(x.size), (x.size,), y, x)
     return y
 
 
@@ -57,9 +56,9 @@ def sigmoid_backward(dy, y):
         If the shapes differ.
     """
     dy, y = checks.gradient_of(dy, y)
-    dx = np.empty_like(y)
+    dx = empty_like(y)
     if y.size:
-        _sigmoid_backward_kernel(dx.reshape(-1), flat(dy), flat(y), block_count(y.size))
+        run(_sigmoid_backward_block, block_count(y.size), (y.size,), dx, dy, y)
     return dx
 
 
@@ -71,30 +70,18 @@ def sigmoid(x):
     return (e if x < 0 else one) / (one + e)
 
 
-@jit(parallel=True)
-def _sigmoid_forward_kernel(y, x, blocks):
-    for block in prange(blocks):
-        _sigmoid_forward_block(np.int64(block), y, x)
-
-
 @jit
-def _sigmoid_forward_block(block, y, x):
-    part = block_slice(block, x.size)
-    y, x = y[part], x[part]
+def _sigmoid_forward_block(arrays, sizes, block):
+    part = block_slice(block, sizes[0])
+    y, x = arrays.out[part], arrays.a[part]
     for i in range(x.size):
         y[i] = sigmoid(x[i])
 
 
-@jit(parallel=True)
-def _sigmoid_backward_kernel(dx, dy, y, blocks):
-    for block in prange(blocks):
-        _sigmoid_backward_block(np.int64(block), dx, dy, y)
-
-
 @jit
-def _sigmoid_backward_block(block, dx, dy, y):
-    part = block_slice(block, y.size)
-    dx, dy, y = dx[part], dy[part], y[part]
+def _sigmoid_backward_block(arrays, sizes, block):
+    part = block_slice(block, sizes[0])
+    dx, dy, y = arrays.out[part], arrays.a[part], arrays.b[part]
     one = y.dtype.type(1)
     for i in range(y.size):
         dx[i] = dy[i] * (one - y[i]) * y[i]

@@ -7,10 +7,10 @@ that neighbouring positions are computed at once.
 import math
 
 import numpy as np
-from numba import prange
 
 from kernels import checks
-from kernels.cpu.blocks import flat
+from kernels.cpu.memory import empty_like
+from kernels.cpu.tasks import run
 from kernels.cpu.vector_math import exp
 from kernels.jit import jit
 
@@ -43,9 +43,9 @@ def softmax_forward(x, axis=1):
     """
     x = checks.array("x", x)
     classes, inner, tasks = _layout(x.shape, checks.axis(axis, x.ndim))
-    y = np.empty_like(x)
+    y = empty_like(x)
     if x.size:
-        _softmax_forward_kernel(y.reshape(-1), flat(x), classes, inner, tasks)
+        run(_softmax_forward_task, tasks, (classes, inner), y, x)
     return y
 
 
@@ -75,9 +75,9 @@ def softmax_backward(dy, y, axis=1):
     """
     dy, y = checks.gradient_of(dy, y)
     classes, inner, tasks = _layout(y.shape, checks.axis(axis, y.ndim))
-    dx = np.empty_like(y)
+    dx = empty_like(y)
     if y.size:
-        _softmax_backward_kernel(dx.reshape(-1), flat(dy), flat(y), classes, inner, tasks)
+        run(_softmax_backward_task, tasks, (classes, inner), dx, dy, y)
     return dx
 
 
@@ -95,14 +95,9 @@ def _task_bounds(task, classes, inner):
     return task // tasks_per_outer * classes * inner + start, min(POSITIONS, inner - start)
 
 
-@jit(parallel=True)
-def _softmax_forward_kernel(y, x, classes, inner, tasks):
-    for task in prange(tasks):
-        _softmax_forward_task(np.int64(task), y, x, classes, inner)
-
-
 @jit
-def _softmax_forward_task(task, y, x, classes, inner):
+def _softmax_forward_task(arrays, sizes, task):
+    y, x, classes, inner = arrays.out, arrays.a, sizes[0], sizes[1]
     first, count = _task_bounds(task, classes, inner)
     largest, total = np.empty(count, x.dtype), np.zeros(count, x.dtype)
     largest_and_sum(largest, total, y, x, first, inner, classes)
@@ -144,14 +139,9 @@ def largest_and_sum(largest, total, terms, x, first, inner, classes):
                 kept[p] = term
 
 
-@jit(parallel=True)
-def _softmax_backward_kernel(dx, dy, y, classes, inner, tasks):
-    for task in prange(tasks):
-        _softmax_backward_task(np.int64(task), dx, dy, y, classes, inner)
-
-
 @jit
-def _softmax_backward_task(task, dx, dy, y, classes, inner):
+def _softmax_backward_task(arrays, sizes, task):
+    dx, dy, y, classes, inner = arrays.out, arrays.a, arrays.b, sizes[0], sizes[1]
     first, count = _task_bounds(task, classes, inner)
     dot = np.zeros(count, y.dtype)
     for c in range(classes):

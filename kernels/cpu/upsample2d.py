@@ -5,10 +5,10 @@ backward does the same in reverse, so that each plane of the gradient is summed 
 """
 
 import numpy as np
-from numba import prange
 
 from kernels import checks, scalar_math
-from kernels.cpu.blocks import flat
+from kernels.cpu.memory import empty
+from kernels.cpu.tasks import run
 from kernels.jit import jit
 
 _nearest_source = jit(scalar_math.nearest_source)
@@ -48,11 +48,11 @@ def upsample2d_forward(x, size=None, scale_factor=None, mode="nearest", align_co
     As PyTorch's ``interpolate``.
     """
     x, g = checks.upsample2d(x, size, scale_factor, mode, align_corners)
-    y = np.empty((g.N, g.C, g.oH, g.oW), x.dtype)
+    y = empty((g.N, g.C, g.oH, g.oW), x.dtype)
     if y.size:
-        planes = flat(x).reshape(-1, g.H, g.W)
-        kernel = _nearest_forward_kernel if mode == "nearest" else _bilinear_forward_kernel
-        kernel(y.reshape(-1, g.oH, g.oW), planes, *_tables(g, x.dtype, mode, align_corners))
+        plane = _nearest_forward_plane if mode == "nearest" else _bilinear_forward_plane
+        places, weights = _tables(g, x.dtype, mode, align_corners)
+        run(plane, g.N * g.C, (g.H, g.W, g.oH, g.oW), y, x, weights, places=places)
     return y
 
 
@@ -82,27 +82,30 @@ def upsample2d_backward(dy, input_shape, size=None, scale_factor=None, mode="nea
         If the shapes or parameters do not fit together.
     """
     dy, g = checks.upsample2d_gradient(dy, input_shape, size, scale_factor, mode, align_corners)
-    dx = np.zeros((g.N, g.C, g.H, g.W), dy.dtype)
-    if dy.size:
-        planes = flat(dy).reshape(-1, g.oH, g.oW)
-        kernel = _nearest_backward_kernel if mode == "nearest" else _bilinear_backward_kernel
-        kernel(dx.reshape(-1, g.H, g.W), planes, *_tables(g, dy.dtype, mode, align_corners))
+    if not dy.size:
+        return np.zeros((g.N, g.C, g.H, g.W), dy.dtype)
+    dx = empty((g.N, g.C, g.H, g.W), dy.dtype)
+    plane = _nearest_backward_plane if mode == "nearest" else _bilinear_backward_plane
+    places, weights = _tables(g, dy.dtype, mode, align_corners)
+    run(plane, g.N * g.C, (g.H, g.W, g.oH, g.oW), dx, dy, weights, places=places)
     return dx
 
 
 def _tables(g, dtype, mode, align_corners):
-    """Return which rows and columns each output row and column reads, and for bilinear resizing their weights."""
+    """Return which rows and columns each output row and column reads, and for bilinear resizing their weights.
+
+    The rows come first; for bilinear resizing, all upper ones before all lower ones, and so for the columns.
+    """
     if mode == "nearest":
-        rows, columns = np.empty(g.oH, np.int64), np.empty(g.oW, np.int64)
-        _nearest_table_kernel(rows, np.float32(g.step_h), g.H)
-        _nearest_table_kernel(columns, np.float32(g.step_w), g.W)
-        return rows, columns
+        places = np.empty(g.oH + g.oW, np.int64)
+        _nearest_table_kernel(places[: g.oH], np.float32(g.step_h), g.H)
+        _nearest_table_kernel(places[g.oH :], np.float32(g.step_w), g.W)
+        return places, None
     half = dtype.type(0 if align_corners else 0.5)
-    rows, row_weights = np.empty((2, g.oH), np.int64), np.empty(g.oH, dtype)
-    columns, column_weights = np.empty((2, g.oW), np.int64), np.empty(g.oW, dtype)
-    _bilinear_table_kernel(rows, row_weights, dtype.type(g.step_h), g.H, half)
-    _bilinear_table_kernel(columns, column_weights, dtype.type(g.step_w), g.W, half)
-    return rows, row_weights, columns, column_weights
+    places, weights = np.empty(2 * (g.oH + g.oW), np.int64), np.empty(g.oH + g.oW, dtype)
+    _bilinear_table_kernel(places[: 2 * g.oH], weights[: g.oH], dtype.type(g.step_h), g.H, half)
+    _bilinear_table_kernel(places[2 * g.oH :], weights[g.oH :], dtype.type(g.step_w), g.W, half)
+    return places, weights
 
 
 @jit
@@ -113,86 +116,77 @@ def _nearest_table_kernel(table, step, size):
 
 @jit
 def _bilinear_table_kernel(table, weights, step, size, half):
-    kind = weights.dtype.type
-    for i in range(weights.size):
-        table[0, i], table[1, i], weights[i] = _bilinear_source(kind(i), step, size, half)
-
-
-@jit(parallel=True)
-def _nearest_forward_kernel(y, x, rows, columns):
-    for plane in prange(x.shape[0]):
-        _nearest_forward_plane(np.int64(plane), y, x, rows, columns)
+    kind, count = weights.dtype.type, weights.size
+    for i in range(count):
+        table[i], table[count + i], weights[i] = _bilinear_source(kind(i), step, size, half)
 
 
 @jit
-def _nearest_forward_plane(plane, y, x, rows, columns):
-    y, x = y[plane], x[plane]
-    for row in range(rows.size):
-        to, source = y[row], x[rows[row]]
+def _nearest_forward_plane(arrays, sizes, plane):
+    h, w, oh, ow = sizes[:4]
+    x, y = arrays.a[plane * h * w : (plane + 1) * h * w], arrays.out[plane * oh * ow : (plane + 1) * oh * ow]
+    rows, columns = arrays.places[:oh], arrays.places[oh : oh + ow]
+    for row in range(oh):
+        to, source = y[row * ow : (row + 1) * ow], x[rows[row] * w : (rows[row] + 1) * w]
         if row > 0 and rows[row] == rows[row - 1]:
-            above = y[row - 1]
-            for column in range(columns.size):
+            above = y[(row - 1) * ow : row * ow]
+            for column in range(ow):
                 to[column] = above[column]
         else:
-            for column in range(columns.size):
+            for column in range(ow):
                 to[column] = source[columns[column]]
 
 
-@jit(parallel=True)
-def _nearest_backward_kernel(dx, dy, rows, columns):
-    for plane in prange(dx.shape[0]):
-        _nearest_backward_plane(np.int64(plane), dx, dy, rows, columns)
+@jit
+def _nearest_backward_plane(arrays, sizes, plane):
+    h, w, oh, ow = sizes[:4]
+    dx, dy = arrays.out[plane * h * w : (plane + 1) * h * w], arrays.a[plane * oh * ow : (plane + 1) * oh * ow]
+    rows, columns = arrays.places[:oh], arrays.places[oh : oh + ow]
+    dx[:] = 0
+    for row in range(oh):
+        to, source = dx[rows[row] * w : (rows[row] + 1) * w], dy[row * ow : (row + 1) * ow]
+        for column in range(ow):
+            to[columns[column]] += source[column]
 
 
 @jit
-def _nearest_backward_plane(plane, dx, dy, rows, columns):
-    dx, dy = dx[plane], dy[plane]
-    for row in range(rows.size):
-        to = dx[rows[row]]
-        for column in range(columns.size):
-            to[columns[column]] += dy[row, column]
-
-
-@jit(parallel=True)
-def _bilinear_forward_kernel(y, x, rows, row_weights, columns, column_weights):
-    for plane in prange(x.shape[0]):
-        _bilinear_forward_plane(np.int64(plane), y, x, rows, row_weights, columns, column_weights)
-
-
-@jit
-def _bilinear_forward_plane(plane, y, x, rows, row_weights, columns, column_weights):
-    y, x = y[plane], x[plane]
+def _bilinear_forward_plane(arrays, sizes, plane):
+    h, w, oh, ow = sizes[:4]
+    x, y = arrays.a[plane * h * w : (plane + 1) * h * w], arrays.out[plane * oh * ow : (plane + 1) * oh * ow]
+    upper_rows, lower_rows = arrays.places[:oh], arrays.places[oh : 2 * oh]
+    left, right = arrays.places[2 * oh : 2 * oh + ow], arrays.places[2 * oh + ow : 2 * (oh + ow)]
+    row_weights, column_weights = arrays.b[:oh], arrays.b[oh : oh + ow]
     one = x.dtype.type(1)
-    blend = np.empty(x.shape[1], x.dtype)
-    for row in range(y.shape[0]):
-        upper, lower, weight = x[rows[0, row]], x[rows[1, row]], row_weights[row]
-        for column in range(x.shape[1]):
+    blend = np.empty(w, x.dtype)
+    for row in range(oh):
+        upper, lower = x[upper_rows[row] * w :], x[lower_rows[row] * w :]
+        weight = row_weights[row]
+        for column in range(w):
             blend[column] = upper[column] * (one - weight) + lower[column] * weight
-        for column in range(y.shape[1]):
+        to = y[row * ow : (row + 1) * ow]
+        for column in range(ow):
             weight = column_weights[column]
-            y[row, column] = blend[columns[0, column]] * (one - weight) + blend[columns[1, column]] * weight
-
-
-@jit(parallel=True)
-def _bilinear_backward_kernel(dx, dy, rows, row_weights, columns, column_weights):
-    for plane in prange(dx.shape[0]):
-        _bilinear_backward_plane(np.int64(plane), dx, dy, rows, row_weights, columns, column_weights)
+            to[column] = blend[left[column]] * (one - weight) + blend[right[column]] * weight
 
 
 @jit
-def _bilinear_backward_plane(plane, dx, dy, rows, row_weights, columns, column_weights):
-    dx, dy = dx[plane], dy[plane]
+def _bilinear_backward_plane(arrays, sizes, plane):
+    h, w, oh, ow = sizes[:4]
+    dx, dy = arrays.out[plane * h * w : (plane + 1) * h * w], arrays.a[plane * oh * ow : (plane + 1) * oh * ow]
+    left, right = arrays.places[2 * oh : 2 * oh + ow], arrays.places[2 * oh + ow : 2 * (oh + ow)]
+    row_weights, column_weights = arrays.b[:oh], arrays.b[oh : oh + ow]
     one = dy.dtype.type(1)
-    blend = np.empty(dx.shape[1], dx.dtype)
-    for row in range(dy.shape[0]):
-        for column in range(blend.size):
-            blend[column] = 0
-        for column in range(dy.shape[1]):
+    blend = np.empty(w, dx.dtype)
+    dx[:] = 0
+    for row in range(oh):
+        blend[:] = 0
+        source = dy[row * ow : (row + 1) * ow]
+        for column in range(ow):
             weight = column_weights[column]
-            blend[columns[0, column]] += dy[row, column] * (one - weight)
-            blend[columns[1, column]] += dy[row, column] * weight
+            blend[left[column]] += source[column] * (one - weight)
+            blend[right[column]] += source[column] * weight
         for end in range(2):
-            to, weight = dx[rows[end, row]], row_weights[row]
-            share = weight if end else one - weight
-            for column in range(blend.size):
+            first, weight = arrays.places[end * oh + row] * w, row_weights[row]
+            to, share = dx[first : first + w], weight if end else one - weight
+            for column in range(w):
                 to[column] += blend[column] * share
