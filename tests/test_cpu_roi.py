@@ -6,6 +6,7 @@ import pytest
 from cases import compare, of
 
 import kernels
+from kernels.cpu import channels_last, roi_align
 
 cpu, naive = kernels.get("cpu"), kernels.get("naive")
 BOTH = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
@@ -17,10 +18,17 @@ def test_equals_naive(case, dtype):
     compare("cpu", case, dtype)
 
 
+@BOTH
+@pytest.mark.parametrize("case", of("roi_align"), ids=str)
+def test_maps_of_few_channels_could_be_turned_too(case, dtype, monkeypatch):
+    monkeypatch.setattr(roi_align, "_FEW", 0)
+    compare("cpu", case, dtype)
+
+
 def draw(rng, dtype, allow_reversed):
     """Return a random map and random RoIs around it: ordinary, tiny, huge, reversed, on a coarse grid of places."""
     n, h, w = (int(v) for v in rng.integers(1, [4, 14, 14]))
-    x = rng.standard_normal((n, int(rng.integers(1, 5)), h, w))
+    x = rng.standard_normal((n, int(rng.choice([1, 3, 9, 16, 20, 67])), h, w))
     k = 12
     corners = np.sort(rng.uniform(-0.7, 1.7, (k, 2, 2)) * [[h], [w]], axis=2)[:, ::-1].swapaxes(1, 2).reshape(k, 4)
     corners[:3] = np.round(corners[:3] * 4) / 4
@@ -55,6 +63,57 @@ def test_random_boxes_equal_naive(dtype, seed):
     whole = np.asarray(rng.integers(-9, 9, y.shape), dtype)
     gradients = [backend.roi_pool_backward(whole, rois, results[0][1], x.shape) for backend in (cpu, naive)]
     np.testing.assert_array_equal(*gradients)
+
+
+@BOTH
+@pytest.mark.parametrize("shape", [(2, 20, 9, 11), (1, 70, 40, 37)], ids=str)
+def test_only_what_rois_touch_is_read_and_the_channels_may_come_in_parts(dtype, shape, monkeypatch):
+    monkeypatch.setattr(channels_last, "_SCRATCH", 1)
+    rng = np.random.default_rng(0)
+    rois = np.array([[shape[0] - 1, 3, 2, 6.5, 5], [0, 8, 6, 8, 6], [0, 90, 90, 99, 99]], dtype)
+    x = np.full(shape, np.nan, dtype)
+    x[:, :, :8, :10] = rng.standard_normal((*shape[:2], 8, 10))
+    y = cpu.roi_align_forward(x, rois, 3, sampling_ratio=2, aligned=True)
+    assert np.isfinite(y).all()
+    expected = naive.roi_align_forward(x, rois, 3, sampling_ratio=2, aligned=True)
+    np.testing.assert_allclose(y, expected, rtol=0, atol=1e-5 if dtype == np.float32 else 1e-13)
+    found, wanted = (backend.roi_pool_forward(x, rois, 3) for backend in (cpu, naive))
+    for actual, right in zip(found, wanted, strict=True):
+        np.testing.assert_array_equal(actual, right)
+    dx = cpu.roi_align_backward(np.ones_like(y), rois, shape, sampling_ratio=2, aligned=True)
+    expected = naive.roi_align_backward(np.ones_like(y), rois, shape, sampling_ratio=2, aligned=True)
+    np.testing.assert_allclose(dx, expected, rtol=0, atol=1e-5 if dtype == np.float32 else 1e-13)
+    assert not dx[:, :, 8:].any()
+
+
+@pytest.mark.parametrize("place", [-2, 99, 2**40, -(2**40)])
+@pytest.mark.parametrize("at", [(0, 0, 0, 0), (3, 4, 2, 1)])
+def test_a_place_beyond_the_plane_is_refused_before_it_is_used(place, at):
+    rois = np.array([[n, 0, 0, 3, 3] for n in (0, 0, 1, 1)], np.float32)
+    argmax = np.full((4, 5, 3, 2), 7)
+    argmax[at] = place
+    low, high = min(place, 7), max(place, 7)
+    with pytest.raises(ValueError, match=f"argmax has values from {low} to {high}; expected -1 to 98"):
+        cpu.roi_pool_backward(np.ones(argmax.shape, np.float32), rois, argmax, (2, 5, 9, 11))
+
+
+@pytest.mark.parametrize("backend", kernels.BACKENDS)
+def test_pooling_refuses_planes_whose_cells_have_no_number_of_32_bits(backend):
+    x = np.empty((0, 1, 2**16, 2**15), np.float32)
+    with pytest.raises(ValueError, match=r"x has shape \(0, 1, 65536, 32768\); expected at most 2147483647 cells"):
+        kernels.get(backend).roi_pool_forward(x, np.empty((0, 5), np.float32), 2)
+
+
+@BOTH
+@pytest.mark.parametrize("size", [(1, 1), (16, 16), (17, 15), (3, 40), (40, 3), (49, 64), (33, 50)], ids=str)
+def test_transposition(dtype, size):
+    rows, columns = size
+    source = np.random.default_rng(0).standard_normal((rows, columns + 5)).astype(dtype)
+    to = np.zeros((columns + 2, rows + 3), dtype)
+    channels_last.transpose(to.reshape(-1), rows + 3 + 1, rows + 3, source.reshape(-1), 2, columns + 5, rows, columns)
+    expected = np.zeros_like(to)
+    expected[1 : columns + 1, 1 : rows + 1] = source[:, 2 : columns + 2].T
+    np.testing.assert_array_equal(to, expected)
 
 
 @pytest.mark.skipif(numba.config.NUMBA_NUM_THREADS < 2, reason="needs two processors")

@@ -5,6 +5,8 @@ import numpy as np
 from kernels.checks.arguments import array, has_pixels, index_array, integer, number, pair, same_shape, shape
 
 _CORNERS = ("x1", "y1", "x2", "y2")
+#: Cells of a plane that RoIPool can tell apart by numbers of 32 bits.
+_MOST_CELLS = 2**31 - 1
 
 
 def _rois(rois, pictures, dtype):
@@ -64,7 +66,7 @@ def _flag(name, value):
     return bool(value)
 
 
-def roi_pool(x, rois, output_size, spatial_scale):
+def _forward(x, rois, output_size, spatial_scale):
     """Return ``x, rois, output_size, spatial_scale``; the size as a pair, the scale in the type of x."""
     x = array("x", x, 4)
     has_pixels("x", x.shape)
@@ -72,23 +74,40 @@ def roi_pool(x, rois, output_size, spatial_scale):
     return x, rois, pair("output_size", output_size, 1), _scale(rois, spatial_scale)
 
 
-def roi_pool_gradient(dy, rois, argmax, input_shape):
-    """Return ``dy, rois, argmax, input_shape``; each index is -1 or lies inside a plane of the input."""
+def roi_pool(x, rois, output_size, spatial_scale):
+    """Return ``x, rois, output_size, spatial_scale``; the size as a pair, the scale in the type of x."""
+    x, rois, output_size, scale = _forward(x, rois, output_size, spatial_scale)
+    if x.shape[2] * x.shape[3] > _MOST_CELLS:
+        raise ValueError(f"x has shape {x.shape}; expected at most {_MOST_CELLS} cells in a plane")
+    return x, rois, output_size, scale
+
+
+def roi_pool_gradient(dy, rois, argmax, input_shape, *, places=True):
+    """Return ``dy, rois, argmax, input_shape``; each index is -1 or lies inside a plane of the input.
+
+    Without ``places`` the indices are left to a kernel that looks at them itself, and then calls ``check_places``.
+    """
     dy = array("dy", dy, 4)
     input_shape = shape("input_shape", input_shape, 4)
     has_pixels("the input", input_shape)
     rois = _rois(rois, input_shape[0], dy.dtype)
     same_shape("dy", dy, (len(rois), input_shape[1], *dy.shape[2:]), "one output per RoI and channel")
     argmax = index_array("argmax", argmax, dy.shape)
-    plane = input_shape[2] * input_shape[3]
-    if argmax.size and (argmax.min() < -1 or argmax.max() >= plane):
-        raise ValueError(f"argmax has values from {argmax.min()} to {argmax.max()}; expected -1 to {plane - 1}")
+    if places and argmax.size:
+        check_places(argmax.min(), argmax.max(), input_shape)
     return dy, rois, argmax, input_shape
+
+
+def check_places(lowest, highest, input_shape):
+    """Refuse an ``argmax`` whose values from ``lowest`` to ``highest`` do not all lie in a plane, or are -1."""
+    cells = input_shape[2] * input_shape[3]
+    if lowest < -1 or highest >= cells:
+        raise ValueError(f"argmax has values from {lowest} to {highest}; expected -1 to {cells - 1}")
 
 
 def roi_align(x, rois, output_size, spatial_scale, sampling_ratio, aligned):
     """Return ``x, rois, output_size, spatial_scale, sampling_ratio, aligned``; the scale in the type of x."""
-    x, rois, output_size, scale = roi_pool(x, rois, output_size, spatial_scale)
+    x, rois, output_size, scale = _forward(x, rois, output_size, spatial_scale)
     sampling_ratio, aligned = integer("sampling_ratio", sampling_ratio), _flag("aligned", aligned)
     _refuse_reversed(rois, sampling_ratio, aligned)
     return x, rois, output_size, scale, sampling_ratio, aligned

@@ -2,22 +2,30 @@
 
 Forward: one task computes one RoI. A bin keeps, for all channels at once, the largest value so far and its place.
 
-Backward: one task computes one plane and adds all RoIs of its picture in order: the sums do not depend on the number
-of threads.
+Backward: one task computes a few planes and adds all RoIs of their picture in order: the sums do not depend on the
+number of threads.
 """
 
 import numpy as np
 from numba import prange
 
 from kernels import checks, scalar_math
+from kernels.checks.rois import check_places
+from kernels.cpu import memory
 from kernels.cpu.blocks import flat
-from kernels.cpu.channels_last import channels_last, turn_bins
+from kernels.cpu.channels_last import channel_parts, channels_last, touched_groups, transpose
+from kernels.cpu.roi_vectors import largest_of_rows, whole_vectors
 from kernels.jit import jit
 
 _round = jit(scalar_math.round_half_away)
 #: The value that a bin starts from, in float64 too: torchvision's choice.
 _LOWEST = -float(np.finfo(np.float32).max)
+#: Elements between rows of scratch whose size would else be a power of two.
 _SPARE = 16
+#: Planes of a task of the backward pass: they stay in the first-level cache, and what is read of one RoI lies together.
+_PLANES = 2
+#: Places are kept in numbers as long as the values, so that both fill vectors alike.
+_PLACE = {np.dtype(np.float32): np.int32, np.dtype(np.float64): np.int64}
 
 
 def roi_pool_forward(x, rois, output_size, spatial_scale=1.0):
@@ -55,12 +63,32 @@ def roi_pool_forward(x, rois, output_size, spatial_scale=1.0):
     """
     x, rois, (oh, ow), scale = checks.roi_pool(x, rois, output_size, spatial_scale)
     n, c, h, w = x.shape
-    y = np.empty((len(rois), c, oh, ow), x.dtype)
-    argmax = np.empty(y.shape, np.int64)
+    y = memory.empty((len(rois), c, oh, ow), x.dtype)
+    argmax = memory.empty(y.shape, np.int64)
     if y.size:
-        split = (len(rois), c, oh * ow)
-        _forward_kernel(y.reshape(split), argmax.reshape(split), channels_last(x), flat(rois), (h, w), ow, scale)
+        picture = rois[:, 0].astype(np.int64)
+        rows, columns = _edges(rois, 2, oh, h, scale), _edges(rois, 1, ow, w, scale)
+        groups = touched_groups(picture, _span(rows), _span(columns), x.shape)
+        outputs = y.reshape(-1), argmax.reshape(-1), np.empty(0, _PLACE[x.dtype])
+        lowest = np.array([_LOWEST], x.dtype)
+        for part in channel_parts(x.shape, x.itemsize):
+            channels = part.stop - part.start
+            step = whole_vectors(channels, x.itemsize)
+            turned, place = channels_last(x, groups, part, step), (part.start, channels, c)
+            _forward_kernel(*outputs, place, turned, step, picture * (h * w * step), w, lowest, rows, columns)
     return y, argmax
+
+
+def _edges(rois, column, bins, size, scale):
+    """Return the first cell of each bin of each RoI along one axis, and the one after its last: (2, K, bins)."""
+    edges = np.empty((2, len(rois), bins), np.int64)
+    _edges_kernel(edges, flat(rois), column, size, scale)
+    return edges
+
+
+def _span(edges):
+    """Return the first cell that each RoI touches along one axis, and the one after its last."""
+    return np.stack((edges[0].min(axis=1), edges[1].max(axis=1)), axis=1)
 
 
 def roi_pool_backward(dy, rois, argmax, input_shape):
@@ -87,81 +115,112 @@ def roi_pool_backward(dy, rois, argmax, input_shape):
     TypeError, ValueError
         If types or shapes do not fit each other, or an index lies outside a plane.
     """
-    dy, rois, argmax, input_shape = checks.roi_pool_gradient(dy, rois, argmax, input_shape)
-    dx = np.zeros(input_shape, dy.dtype)
-    if dy.size:
-        n, c, h, w = input_shape
-        picture = rois[:, 0].astype(np.int64)
-        _backward_kernel(dx.reshape(n, c, h * w), flat(dy), flat(argmax), picture, dy.shape[2] * dy.shape[3])
+    dy, rois, argmax, input_shape = checks.roi_pool_gradient(dy, rois, argmax, input_shape, places=False)
+    if not dy.size:
+        return np.zeros(input_shape, dy.dtype)
+    dx = memory.empty(input_shape, dy.dtype)
+    n, c, h, w = input_shape
+    picture = rois[:, 0].astype(np.int64)
+    found = np.empty((n * -(-c // _PLANES), 2), np.int64)
+    found[:] = h * w, -1  # for pictures without RoIs
+    _backward_kernel(dx.reshape(n, c, h * w), found, flat(dy), flat(argmax), picture, dy.shape[2] * dy.shape[3])
+    check_places(found[:, 0].min(), found[:, 1].max(), input_shape)
     return dx
 
 
+@jit
+def _edges_kernel(edges, rois, column, size, spatial_scale):
+    T = rois.dtype.type
+    bins = edges.shape[2]
+    for k in range(edges.shape[1]):
+        low, high = rois[5 * k + column], rois[5 * k + column + 2]
+        start, end = np.float64(_round(low * spatial_scale)), np.float64(_round(high * spatial_scale))
+        bin_size = T(max(end - start + 1.0, 1.0)) / T(bins)
+        for p in range(bins):
+            # clamped as floats, since huge ones have no whole number
+            first, after = start + np.floor(T(p) * bin_size), start + np.ceil(T(p + 1) * bin_size)
+            edges[0, k, p] = np.int64(min(max(first, 0.0), np.float64(size)))
+            edges[1, k, p] = np.int64(min(max(after, 0.0), np.float64(size)))
+
+
 @jit(parallel=True)
-def _forward_kernel(y, argmax, x, rois, map_size, columns, spatial_scale):
-    for k in prange(y.shape[0]):
-        _pool_roi(np.int64(k), y[k], argmax[k], x, rois, map_size, columns, spatial_scale)
+def _forward_kernel(y, argmax, example, part, x, step, first, width, lowest, rows, columns):
+    for k in prange(first.size):
+        _pool_roi(np.int64(k), y, argmax, example, part, x, step, first[k], width, lowest, rows, columns)
 
 
 @jit
-def _pool_roi(k, y, argmax, x, rois, map_size, columns, spatial_scale):
-    """Compute one RoI: each bin for all channels, then turned into planes."""
-    channels, bins = y.shape
-    height, width = map_size
-    first = np.int64(rois[5 * k]) * height * width
-    x0, x1 = _edges(rois[5 * k + 1], rois[5 * k + 3], columns, width, spatial_scale)
-    y0, y1 = _edges(rois[5 * k + 2], rois[5 * k + 4], bins // columns, height, spatial_scale)
-    largest = np.zeros((bins, channels + _SPARE), y.dtype)
-    place = np.empty((bins, channels + _SPARE), np.int64)
+def _pool_roi(k, y, argmax, example, part, x, step, first, width, lowest, rows, columns):
+    """Compute some channels of one RoI, whose picture begins at ``first`` of x; ``step`` numbers of x are one cell."""
+    start, channels, all_channels = part
+    across, bins = columns.shape[2], rows.shape[2] * columns.shape[2]
+    values, places = np.zeros(bins * (step + _SPARE), y.dtype), np.empty(bins * (step + _SPARE), y.dtype)
+    places.view(example.dtype)[:] = -1
+    cells = np.empty(_most(rows, k) * _most(columns, k), np.int64)
     for b in range(bins):
-        py, px = b // columns, b % columns
-        place[b] = -1
-        if y0[py] < y1[py] and x0[px] < x1[px]:
-            largest[b] = y.dtype.type(_LOWEST)
-        for row in range(y0[py], y1[py]):
-            for cell in range(row * width + x0[px], row * width + x1[px]):
-                _keep_larger(largest[b], place[b], x[first + cell], cell)
-    turn_bins(y, largest)
-    turn_bins(argmax, place)
+        py, px = b // across, b % across
+        count = 0
+        for row in range(rows[0, k, py], rows[1, k, py]):
+            for column in range(columns[0, k, px], columns[1, k, px]):
+                cells[count] = row * width + column
+                count += 1
+        if count > 0:
+            largest_of_rows(values, places, b * (step + _SPARE), lowest, x, first, step, cells, count)
+    there = (k * all_channels + start) * bins
+    transpose(y, there, bins, values, 0, step + _SPARE, bins, channels)
+    turned = np.empty(channels * bins, y.dtype)
+    transpose(turned, 0, bins, places, 0, step + _SPARE, bins, channels)
+    argmax[there : there + turned.size] = turned.view(example.dtype)
 
 
 @jit
-def _edges(low, high, bins, size, spatial_scale):
-    """Return the first cell of each bin along one axis, and the one after its last, within a map of ``size`` cells."""
-    T = type(low)
-    start, end = np.float64(_round(low * spatial_scale)), np.float64(_round(high * spatial_scale))
-    bin_size = T(max(end - start + 1.0, 1.0)) / T(bins)
-    first, after = np.empty(bins, np.int64), np.empty(bins, np.int64)
-    for p in range(bins):
-        # clamped as floats, since huge ones have no whole number
-        first[p] = np.int64(min(max(start + np.floor(T(p) * bin_size), 0.0), np.float64(size)))
-        after[p] = np.int64(min(max(start + np.ceil(T(p + 1) * bin_size), 0.0), np.float64(size)))
-    return first, after
-
-
-@jit
-def _keep_larger(largest, place, values, cell):
-    """Take over the channels in which the values of a cell are larger."""
-    for c in range(values.size):
-        wins = values[c] > largest[c]
-        largest[c] = values[c] if wins else largest[c]
-        place[c] = cell if wins else place[c]
+def _most(edges, k):
+    """Return how many cells the longest bin of RoI k has along one axis."""
+    most = np.int64(0)
+    for p in range(edges.shape[2]):
+        most = max(most, edges[1, k, p] - edges[0, k, p])
+    return most
 
 
 @jit(parallel=True)
-def _backward_kernel(dx, dy, argmax, picture, bins):
-    for plane in prange(dx.shape[0] * dx.shape[1]):
-        _gather_plane(np.int64(plane), dx, dy, argmax, picture, bins)
+def _backward_kernel(dx, found, dy, argmax, picture, bins):
+    for task in prange(found.shape[0]):
+        _gather_planes(np.int64(task), dx, found, dy, argmax, picture, bins)
 
 
 @jit
-def _gather_plane(plane, dx, dy, argmax, picture, bins):
-    """Add up the gradients of one plane, RoI after RoI."""
-    channels = dx.shape[1]
-    n, c = plane // channels, plane % channels
-    total = dx[n, c]
+def _gather_planes(task, dx, found, dy, argmax, picture, bins):
+    """Add up the gradients of a few planes of one picture, RoI after RoI; note the lowest and the highest place.
+
+    The places of a RoI are looked through before any is used: nothing is written beyond a plane.
+    """
+    channels, cells = dx.shape[1], dx.shape[2]
+    tasks = (channels + _PLANES - 1) // _PLANES
+    n, start = task // tasks, task % tasks * _PLANES
+    end = min(start + _PLANES, channels)
+    dx[n, start:end] = 0
     for k in range(picture.size):
         if picture[k] == n:
-            base = (k * channels + c) * bins
-            for b in range(base, base + bins):
-                if argmax[b] >= 0:
-                    total[argmax[b]] += dy[b]
+            for c in range(start, end):
+                base = (k * channels + c) * bins
+                places = argmax[base : base + bins]
+                lowest, highest = _extremes(places)
+                found[task, 0], found[task, 1] = min(found[task, 0], lowest), max(found[task, 1], highest)
+                if lowest >= -1 and highest < cells:
+                    _add_plane(dx[n, c], dy[base : base + bins], places)
+
+
+@jit
+def _extremes(places):
+    lowest, highest = places[0], places[0]
+    for i in range(places.size):
+        lowest, highest = min(lowest, places[i]), max(highest, places[i])
+    return lowest, highest
+
+
+@jit
+def _add_plane(total, dy, places):
+    """Add each gradient to its place, if it has one."""
+    for b in range(dy.size):
+        if places[b] >= 0:
+            total[places[b]] += dy[b]

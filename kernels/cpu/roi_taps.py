@@ -24,8 +24,12 @@ _MOST_SAMPLES = 2.0**62
 
 
 class Taps(NamedTuple):
-    """Taps along one axis: how many each bin of each RoI has, their cells and their weights."""
+    """Taps along one axis: how many each bin of each RoI has, their cells and their weights; and where all of them are.
 
+    ``span`` holds the first cell that a RoI touches, and the one after its last.
+    """
+
+    span: np.ndarray  # (K, 2)
     length: np.ndarray  # (K, bins)
     cell: np.ndarray  # (K, bins, most)
     weight: np.ndarray  # (K, bins, most), which sum to 1 where all samples lie on the map
@@ -48,20 +52,27 @@ def _tabulate_axis(rois, column, size, bins, spatial_scale, sampling_ratio, alig
         grid = math.ceil(max(largest, 1) / bins) + 1
     most = min(size, 2 * grid)
     shape = (k, bins, most)
-    taps = Taps(np.empty((k, bins), np.int64), np.empty(shape, np.int64), np.empty(shape, rois.dtype))
+    taps = Taps(
+        np.empty((k, 2), np.int64),
+        np.empty((k, bins), np.int64),
+        np.empty(shape, np.int64),
+        np.empty(shape, rois.dtype),
+    )
     if k:
         _tabulate_kernel(*taps, flat(rois), column, size, spatial_scale, sampling_ratio, aligned)
     return taps
 
 
 @jit(parallel=True)
-def _tabulate_kernel(count, cell, weight, rois, column, size, spatial_scale, sampling_ratio, aligned):
-    for k in prange(count.shape[0]):
-        _tabulate_roi(np.int64(k), count, cell, weight, rois, column, size, spatial_scale, sampling_ratio, aligned)
+def _tabulate_kernel(span, count, cell, weight, rois, column, size, spatial_scale, sampling_ratio, aligned):
+    for k in prange(span.shape[0]):
+        _tabulate_roi(
+            np.int64(k), span, count, cell, weight, rois, column, size, spatial_scale, sampling_ratio, aligned
+        )  # fmt: skip
 
 
 @jit
-def _tabulate_roi(k, count, cell, weight, rois, column, size, spatial_scale, sampling_ratio, aligned):
+def _tabulate_roi(k, span, count, cell, weight, rois, column, size, spatial_scale, sampling_ratio, aligned):
     """Tabulate the bins of one RoI."""
     T = rois.dtype.type
     bins = count.shape[1]
@@ -73,8 +84,12 @@ def _tabulate_roi(k, count, cell, weight, rois, column, size, spatial_scale, sam
     bin_size = extent / T(bins)
     samples = np.float64(sampling_ratio) if sampling_ratio > 0 else np.float64(np.ceil(bin_size))
     grid = np.int64(samples) if samples <= _MOST_SAMPLES else np.int64(0)
+    low, end = size, np.int64(0)
     for p in range(bins):
         count[k, p] = _tabulate_bin(cell[k, p], weight[k, p], start, bin_size, grid, p, size)
+        if count[k, p] > 0:
+            low, end = min(low, cell[k, p, 0]), max(end, cell[k, p, count[k, p] - 1] + 1)
+    span[k, 0], span[k, 1] = min(low, end), end
 
 
 @jit
