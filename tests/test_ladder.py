@@ -1,5 +1,6 @@
 """Every rung of every ladder: right over odd shapes, in any number of threads, and each index inside its array."""
 
+import json
 import os
 import subprocess
 import sys
@@ -11,6 +12,8 @@ from cases import of
 from tolerances import TOLERANCES, Tolerance, assert_close
 
 import kernels
+from benchmarks import ladder as bench
+from benchmarks.measure import Effort
 from kernels import ladder
 from kernels.ladder import conv2d, roi_align
 from kernels.ladder.conv2d import register_tile, rung5_tile, rung6_winograd
@@ -76,6 +79,8 @@ def check_convolution(rung, dtype, x_shape, outputs, kernel, stride, padding):
 def test_conv2d_equals_naive(rung, dtype):
     taken = [row for row in CONVOLUTIONS if rung.takes(stride=row[3], kernel=row[2])]
     assert len(taken) >= 9
+    if WITHOUT_JIT:  # a hundredth of the speed
+        taken = [row for row in taken if np.prod(row[0]) * row[1] < 5000]
     for row in taken:
         check_convolution(rung, dtype, *row)
 
@@ -150,9 +155,7 @@ def test_winograd_matrices_of_other_points_correlate(rng, points, out, kernel):
 def test_roi_align_equals_naive(rung, dtype):
     cases = of("roi_align")
     assert len(cases) > 40
-    for case in cases:
-        if WITHOUT_JIT and case.name == "large_adaptive":
-            continue  # hundreds of thousands of samples
+    for case in cases[:: 14 if WITHOUT_JIT else 1]:
         inputs = case.inputs(dtype)
         expected = naive.roi_align_forward(**inputs, **case.parameters)
         actual = rung.function(**inputs, **case.parameters)
@@ -298,9 +301,83 @@ def test_no_such_ladder():
 
 @pytest.mark.skipif(WITHOUT_JIT, reason="is itself without the JIT")
 def test_rungs_that_can_be_stepped_through_run_without_the_jit():
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__, "-k", "conv2d_equals_naive"]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__, "-k", "equals_naive"]
     environment = {**os.environ, "NUMBA_DISABLE_JIT": "1"}
     result = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=os.path.dirname(__file__))
     assert result.returncode == 0, result.stdout + result.stderr
-    steppable = sum(rung.steppable for rung in conv2d.RUNGS)
-    assert f"{2 * steppable} passed, {2 * (len(conv2d.RUNGS) - steppable)} skipped" in result.stdout
+    rungs = [*conv2d.RUNGS, *roi_align.RUNGS]
+    steppable = sum(rung.steppable for rung in rungs)
+    assert f"{2 * steppable} passed, {2 * (len(rungs) - steppable)} skipped" in result.stdout
+
+
+# ---- the benchmark ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Make size S tiny, and the peaks of the machine known."""
+    monkeypatch.setitem(bench.CONVOLUTIONS, "S", ((1, 3, 9, 11), 5))
+    monkeypatch.setitem(bench.REGIONS, "S", ((1, 3, 9, 11), 4))
+    monkeypatch.setattr(bench.peaks, "peaks", lambda threads: {"flops": 1e11, "bytes": 1e10})
+
+
+def run_benchmark(*arguments):
+    from tinyseg import cli
+
+    return cli.main(["bench", "ladder", "--sizes", "S", "--turns", "3", "--seconds", "0", *map(str, arguments)])
+
+
+@NEEDS_JIT
+def test_benchmark_leaves_tables_numbers_and_a_picture(small, tmp_path, capsys):
+    assert run_benchmark("--out", tmp_path) == 0
+    printed, page = capsys.readouterr().out, (tmp_path / "ladder.md").read_text()
+    found = json.loads((tmp_path / "ladder.json").read_text())["ladders"]
+    assert [climbed["operator"] for climbed in found] == list(ladder.OPERATORS)
+    for climbed in found:
+        assert [step["name"] for step in climbed["rungs"]] == [r.name for r in ladder.rungs(climbed["operator"])]
+        for i, step in enumerate(climbed["rungs"], 1):
+            assert len(step["seconds"]) == 3 and step["error"] is None
+            assert f"| {i} {step['name']} " in printed and f"| {i} {step['name']} " in page
+    assert {path.name for path in tmp_path.iterdir()} == {f"ladder.{end}" for end in ("json", "md", "png", "svg")}
+
+
+@NEEDS_JIT
+def test_benchmark_tells_of_a_wrong_rung_and_does_not_time_it(small, monkeypatch, tmp_path, capsys):
+    right = conv2d.RUNGS[0]
+
+    def wrong(*arrays, **how):
+        return right.function(*arrays, **how) * np.float32(1.01)
+
+    monkeypatch.setattr(conv2d, "RUNGS", (right, right._replace(name="wrong", function=wrong)))
+    assert run_benchmark("conv2d", "--out", tmp_path) == 1
+    assert "ERROR wrong result: off by" in capsys.readouterr().out
+    (climbed,) = json.loads((tmp_path / "ladder.json").read_text())["ladders"]
+    assert [len(step["seconds"]) for step in climbed["rungs"]] == [3, 0]
+
+
+def test_slow_rungs_take_part_in_few_turns_spread_over_the_run(monkeypatch):
+    took, order = {"slow": 60.0, "middle": 1.0, "fast": 1e-3}, []
+
+    def seconds(call, often):
+        order.append(call())
+        return took[call()]
+
+    monkeypatch.setattr(bench, "_seconds", seconds)
+    result = bench.in_turns({name: (lambda name=name: name) for name in took}, Effort(20, 15.0))
+    assert {name: len(times) for name, times in result.items()} == {"slow": 3, "middle": 5, "fast": 20}
+    turns = "".join(name[0] for name in order[3:]).split("f")[1:]
+    assert [i for i, others in enumerate(turns) if "s" in others] != [0, 1, 2]
+    assert max(len(others) for others in turns) <= 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["relu"], "there is no ladder of 'relu'; expected some of conv2d, roi_align"),
+        (["--sizes", "S,XL"], "--sizes is 'S,XL'; expected some of S, M, L"),
+        (["--against", "jax"], "--against has 'jax'; expected some of torch, torchvision"),
+        (["--turns", "2"], "argument --turns: 2 is less than 3 (see 'tinyseg bench ladder --help')"),
+    ],
+)
+def test_benchmark_says_what_is_wrong_in_one_line(fails, arguments, message):
+    assert fails("bench", "ladder", *arguments) == message

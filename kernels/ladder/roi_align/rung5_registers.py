@@ -5,13 +5,13 @@ from typing import Any
 import numpy as np
 from numba import extending, prange
 
-from kernels.cpu.channels_last import channels_last
 from kernels.cpu.native import native
 from kernels.cpu.tiling import lanes
 from kernels.cpu.vector_writer import signature_of, write_with
 from kernels.jit import jit
 from kernels.ladder.roi_align.rung2_taps import taps_along
 from kernels.ladder.roi_align.rung3_channels_last import turn_bins
+from kernels.ladder.roi_align.rung4_threads import turn_map
 from kernels.ladder.roi_align.sampling import prepare
 
 intrinsic: Any = extending.intrinsic  # to a type checker, callers would have to pass the typing context
@@ -39,20 +39,11 @@ def roi_align_forward(x, rois, output_size, spatial_scale=1.0, sampling_ratio=-1
     """
     y, x, rois, scale, ratio, aligned = prepare(x, rois, output_size, spatial_scale, sampling_ratio, aligned)
     width = VECTORS * lanes(x.dtype)
-    turned = turn_map(x, width)
+    turned = turn_map(x, -(-x.shape[1] // width) * width)  # whole blocks of channels
     if y.size:
         pool = native(_pool_box, x.dtype, (y[0], turned, rois[0], scale, ratio, aligned, width))
         registers_kernel(pool, y, turned, rois, scale, ratio, aligned, width)
     return y
-
-
-def turn_map(x, width):
-    """Return x, (N, C, H, W), as (N, H, W, channels): a multiple of ``width`` channels, the last ones perhaps zero."""
-    missing = -x.shape[1] % width
-    if missing:
-        x = np.pad(x, ((0, 0), (0, missing), (0, 0), (0, 0)))
-    n, c, h, w = x.shape
-    return channels_last(x).reshape(n, h, w, c)
 
 
 @jit(parallel=True)

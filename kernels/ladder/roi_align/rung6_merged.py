@@ -4,7 +4,8 @@ from kernels.cpu.native import native
 from kernels.cpu.tiling import lanes
 from kernels.jit import jit
 from kernels.ladder.roi_align.rung2_taps import taps_along
-from kernels.ladder.roi_align.rung5_registers import VECTORS, registers_kernel, sum_taps, turn_map
+from kernels.ladder.roi_align.rung4_threads import turn_map
+from kernels.ladder.roi_align.rung5_registers import VECTORS, registers_kernel, sum_taps
 from kernels.ladder.roi_align.sampling import prepare
 
 
@@ -22,7 +23,7 @@ def roi_align_forward(x, rois, output_size, spatial_scale=1.0, sampling_ratio=-1
     """
     y, x, rois, scale, ratio, aligned = prepare(x, rois, output_size, spatial_scale, sampling_ratio, aligned)
     width = VECTORS * lanes(x.dtype)
-    turned = turn_map(x, width)
+    turned = turn_map(x, -(-x.shape[1] // width) * width)
     if y.size:
         pool = native(_pool_box, x.dtype, (y[0], turned, rois[0], scale, ratio, aligned, width))
         registers_kernel(pool, y, turned, rois, scale, ratio, aligned, width)
