@@ -51,10 +51,13 @@ CONTRACT = {
 #: Functions that change arrays instead of returning new ones, or measure them: for lists of parameters.
 IN_PLACE = {"optimizer_steps": ("sgd_step", "adam_step", "sum_of_squares", "scale_arrays")}
 
-#: Functions that a backend may have beyond the contract: several operators in one, only for speed. The operators
-#: one after the other give the same. `has` tells whether a backend has one.
+#: Functions that a backend may have beyond the contract, only for speed: several operators in one, or less than one.
+#: The operators one after the other give the same. `has` tells whether a backend has one.
 EXTRA = {
-    "cpu": {"batch_norm_relu": ("batch_norm_relu_forward", "batch_norm_relu_backward")},
+    "cpu": {
+        "batch_norm_relu": ("batch_norm_relu_forward", "batch_norm_relu_backward"),
+        "maxima": ("max_pool2d_maxima",),
+    },
 }
 
 BACKENDS = ("naive", "cpu")

@@ -45,6 +45,13 @@ def test_every_remainder_of_the_vector_width_inside_guard_bands(window, width, d
         assert (band[:100] == -7).all() and (band[-100:] == -7).all()
 
 
+@BOTH
+@pytest.mark.parametrize("window", WINDOWS, ids=str)
+def test_maxima_alone_are_those_with_their_places(window, dtype, rng):
+    x = np.asarray(rng.standard_normal((2, 3, 20, 37)), dtype)
+    np.testing.assert_array_equal(cpu.max_pool2d_maxima(x, *window), cpu.max_pool2d_forward(x, *window)[0])
+
+
 def test_first_of_equals_and_last_nan_win():
     nan, inf = np.nan, np.inf
     x = np.array([[5, 5, nan, 1, -inf, -inf], [5, 5, 2, nan, -inf, -inf]])[None, None]

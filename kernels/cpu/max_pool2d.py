@@ -54,13 +54,7 @@ def max_pool2d_forward(x, kernel_size, stride=None, padding=0, dilation=1, ceil_
     As in PyTorch: the first of equal values wins; NaN beats all numbers, and of several NaN the last one wins; a window
     of only minus infinity gives its first element.
     """
-    x, g = checks.max_pool2d(x, kernel_size, stride, padding, dilation, ceil_mode)
-    y = empty((g.N, g.C, g.oH, g.oW), x.dtype)
-    indices = empty(y.shape, np.int64)
-    if y.size:
-        places = _tap_places(g.kH, g.kW, g.dH * g.W, g.dW)
-        run(_pool_plane, g.N * g.C, (*g[2:], lanes(x.dtype)), y, x, indices=indices, places=places)
-    return y, indices
+    return pool(*checks.max_pool2d(x, kernel_size, stride, padding, dilation, ceil_mode), keep_indices=True)
 
 
 def max_pool2d_backward(dy, indices, input_shape):
@@ -105,6 +99,16 @@ def max_pool2d_backward(dy, indices, input_shape):
 # ---- forward ---------------------------------------------------------------------------------------------------------
 
 
+def pool(x, g, keep_indices):
+    """Return the maxima of checked ``x`` with geometry ``g``, and where they stand; None for that unless it is kept."""
+    y = empty((g.N, g.C, g.oH, g.oW), x.dtype)
+    indices = empty(y.shape, np.int64) if keep_indices else None
+    if y.size:
+        places = _tap_places(g.kH, g.kW, g.dH * g.W, g.dW)
+        run(_pool_plane, g.N * g.C, (*g[2:], lanes(x.dtype)), y, x, indices=indices, places=places)
+    return y, indices
+
+
 @functools.lru_cache(maxsize=100)
 def _tap_places(rows, columns, row_step, column_step):
     """Return how many pixels after the first tap of a window each tap stands."""
@@ -122,12 +126,13 @@ def _pool_plane(arrays, sizes, plane):
         top, to = row * sh - ph, (plane * oh + row) * ow
         above = 0 if top >= 0 else -(top // dh)  # rows of taps above the picture
         inside = min(kh, (h - 1 - top) // dh + 1) - above
+        tap, tap_count = above * kw, inside * kw
         for column in range(first, last, step):
             place, count = top * w + column * sw - pw, min(step, last - column)
             if sw == 1:
-                pool_apart_1(y, indices, to + column, x, start, place, taps, above * kw, inside * kw, count)
+                pool_apart_1(y, indices, to + column, x, start, place, taps, tap, tap_count, count, indices.size)
             else:
-                pool_apart_2(y, indices, to + column, x, start, place, taps, above * kw, inside * kw, count)
+                pool_apart_2(y, indices, to + column, x, start, place, taps, tap, tap_count, count, indices.size)
         rows = top + above * dh, top + (above + inside) * dh, dh
         for column in range(first):
             _pool_window(y, indices, to + column, x[start : start + h * w], rows, column * sw - pw, kw, dw, w)
@@ -145,7 +150,9 @@ def _pool_window(y, indices, to, x, rows, left, taps, step, width):
             here = x[i * width + j]
             if here > value or here != here:
                 value, index = here, i * width + j
-    y[to], indices[to] = value, index
+    y[to] = value
+    if indices.size:
+        indices[to] = index
 
 
 # ---- backward --------------------------------------------------------------------------------------------------------

@@ -146,10 +146,10 @@ def _channel_statistics(constants, x, pictures, channels, pixels, channel):
                 first = mean
             total += mean * values.size
             squares += deviations
-            apart += (mean - first) ** 2 * values.size
+            apart += (mean - first) * (mean - first) * values.size
     count = pictures * pixels
     constants[_MEAN] = total / count
-    variance = (squares + apart) / count - (constants[_MEAN] - first) ** 2
+    variance = (squares + apart) / count - (constants[_MEAN] - first) * (constants[_MEAN] - first)
     constants[_VAR] = 0.0 if variance < 0 else variance
 
 
@@ -167,13 +167,13 @@ def _run_statistics(x):
         off += d
         squares += d * d
     if 1e-30 < squares < 1e30:
-        return np.float64(near) + np.float64(off) / x.size, squares - np.float64(off) ** 2 / x.size
+        return np.float64(near) + np.float64(off) / x.size, squares - np.float64(off) * np.float64(off) / x.size
     wide = 0.0
     for i in range(x.size):
         wide += x[i]
     mean, deviations = wide / x.size, 0.0
     for i in range(x.size):
-        deviations += (x[i] - mean) ** 2
+        deviations += (x[i] - mean) * (x[i] - mean)
     return mean, deviations
 
 
@@ -206,7 +206,7 @@ def _backward_channel(arrays, sizes, channel):
     constants[_DBETA], constants[_DGAMMA] = total, dot * inv_std
     # dx = scale * (dy - total / count - (x - mean) * inv_std**2 * dot / count)
     scale, count = constants[_GAMMA] * inv_std, pictures * pixels
-    backward = kind(scale), kind(-scale * inv_std**2 * dot / count), kind(-scale * total / count)
+    backward = kind(scale), kind(-scale * inv_std * inv_std * dot / count), kind(-scale * total / count)
     source = arrays.more if y.size else dy
     for n in range(pictures):
         start = (n * channels + channel) * pixels

@@ -19,12 +19,13 @@ def _pool(stride):
     All taps of the windows must lie inside the picture. The first window begins at number ``place`` of the plane,
     which begins at ``start`` of ``x``; the taps of a window lie at ``taps[tap_start:]``, so many pixels on. The
     maxima of ``count`` windows, at most as many as a vector has lanes, go to ``y`` from ``y_start`` on, and to
-    ``indices`` where they stand in the plane. The first of equal values counts, and the last NaN.
+    ``indices``, if ``keep`` is not 0, where they stand in the plane. The first of equal values counts, and the last
+    NaN.
     """
 
     @intrinsic
-    def pool(typing_context, y, indices, y_start, x, start, place, taps, tap_start, tap_count, count):
-        signature = signature_of(y, indices, y_start, x, start, place, taps, tap_start, tap_count, count)
+    def pool(typing_context, y, indices, y_start, x, start, place, taps, tap_start, tap_count, count, keep):
+        signature = signature_of(y, indices, y_start, x, start, place, taps, tap_start, tap_count, count, keep)
         return signature, write_with(_write_pool, stride)
 
     return pool
@@ -33,9 +34,10 @@ def _pool(stride):
 pool_apart_1, pool_apart_2 = _pool(1), _pool(2)
 
 
-def _write_pool(w, stride, y, indices, y_start, x, start, place, taps, tap_start, tap_count, count):
+def _write_pool(w, stride, y, indices, y_start, x, start, place, taps, tap_start, tap_count, count, keep):
     source, taps = w.at(x, w.builder.add(start, place)), w.at(taps, tap_start)
     y, indices = w.at(y, y_start), w.at(indices, y_start)
+    keep = w.builder.icmp_signed("!=", keep, w.int(0))
     # places are counted in whole numbers as wide as the elements: the same masks serve both
     whole_number = ir.IntType(8 * w.itemsize)
     numbers = ir.VectorType(whole_number, w.lanes)
@@ -68,7 +70,8 @@ def _write_pool(w, stride, y, indices, y_start, x, start, place, taps, tap_start
         with whole:
             value, at = maxima(lambda pointer: _load(w, pointer, stride))
             w.store(value, y)
-            w.builder.store(at, w.builder.bitcast(indices, at.type.as_pointer())).align = 8
+            with w.builder.if_then(keep):
+                w.builder.store(at, w.builder.bitcast(indices, at.type.as_pointer())).align = 8
         with cut:
             value, at = maxima(lambda pointer: _load(w, pointer, stride, count))
             mask = w.first_lanes(count)
@@ -76,7 +79,8 @@ def _write_pool(w, stride, y, indices, y_start, x, start, place, taps, tap_start
             to = at.type.as_pointer()
             signature = ir.FunctionType(ir.VoidType(), [at.type, to, _INT32, mask.type])
             store = get_or_insert_function(w.builder.module, signature, f"llvm.masked.store.v{w.lanes}i64.p0")
-            w.builder.call(store, [at, w.builder.bitcast(indices, to), ir.Constant(_INT32, 8), mask])
+            with w.builder.if_then(keep):
+                w.builder.call(store, [at, w.builder.bitcast(indices, to), ir.Constant(_INT32, 8), mask])
 
 
 def _load(w, pointer, stride, count=None):

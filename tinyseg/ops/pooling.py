@@ -2,12 +2,14 @@
 
 import math
 
-from tinyseg.backend import kernel
+from tinyseg.backend import has_kernel, kernel
 from tinyseg.function import Function
 
 
 class MaxPool2d(Function):
-    def forward(self, x, **parameters):
+    def forward(self, x, *, return_indices, **parameters):
+        if not (any(self.needs) or return_indices) and has_kernel("max_pool2d_maxima"):
+            return kernel("max_pool2d_maxima")(x, **parameters)
         y, indices = kernel("max_pool2d_forward")(x, **parameters)
         self.saved = (indices,)
         self.shape = x.shape
@@ -59,10 +61,16 @@ def max_pool2d(input, kernel_size, stride=None, padding=0, dilation=1, ceil_mode
     TypeError, ValueError
         If the type, the shape or a parameter does not fit.
     """
-    y, indices = MaxPool2d.apply(
-        input, kernel_size=kernel_size, stride=stride, padding=padding, dilation=dilation, ceil_mode=ceil_mode
+    result = MaxPool2d.apply(
+        input,
+        kernel_size=kernel_size,
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
+        ceil_mode=ceil_mode,
+        return_indices=return_indices,
     )
-    return (y, indices) if return_indices else y
+    return result[0] if isinstance(result, tuple) and not return_indices else result
 
 
 def interpolate(input, size=None, scale_factor=None, mode="nearest", align_corners=None, recompute_scale_factor=None):
