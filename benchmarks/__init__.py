@@ -6,3 +6,5 @@ and compares the numbers, ``report`` and ``plots`` show them.
 
 #: Tells this package from another of the same name.
 PROJECT = "tinyseg"
+#: Sizes of the cases; see ``cases``.
+SIZES = ("S", "M", "L")

@@ -9,16 +9,13 @@ from functools import cache, partial
 from typing import Any, NamedTuple
 
 import kernels
-from benchmarks import layers, networks
+from benchmarks import SIZES, layers, networks
 from benchmarks import operators as op
 from benchmarks.box_operators import box_iou, nms, paste_masks, roi_align, roi_pool
 from benchmarks.convolutions import conv2d, linear
 from benchmarks.models import MaskRCNNRun, UNetRun
 from benchmarks.optimisers import OptimiserStep
 from tinyseg import models
-
-SIZES = ("S", "M", "L")
-KINDS = ("operators", "models")
 
 
 class Case(NamedTuple):
@@ -62,7 +59,7 @@ def choose(patterns=(), sizes=SIZES):
     patterns : sequence of str
         Parts of names, where ``*`` and ``?`` stand for anything: ``conv2d``, ``models``, ``L*forward``. None means all.
     sizes : sequence of str
-        Of `SIZES`.
+        Of ``benchmarks.SIZES``.
 
     Returns
     -------

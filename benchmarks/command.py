@@ -6,6 +6,7 @@ import shlex
 import sys
 import tempfile
 
+from benchmarks import SIZES
 from tinyseg.cli.common import number, whole_number
 
 DESCRIPTION = """\
@@ -34,8 +35,6 @@ def add_arguments(parser, fill_when_used):
     fill_when_used : callable
         ``fill_when_used(parser, fill)`` calls ``fill(parser)`` when the parser is first used.
     """
-    from benchmarks.cases import SIZES
-
     what = parser.add_argument_group("what to measure")
     what.add_argument(
         "--only",
@@ -141,8 +140,6 @@ def run(args):
 
 def check_sizes(sizes):
     """Check that all sizes are known."""
-    from benchmarks.cases import SIZES
-
     unknown = [size for size in sizes if size not in SIZES]
     if unknown or not sizes:
         raise ValueError(f"--sizes is {','.join(sizes)!r}; expected some of {', '.join(SIZES)}")
