@@ -235,7 +235,8 @@ def test_prediction_writes_mask_probability_and_overlay(run, data, tmp_path, cap
     np.testing.assert_allclose(stored, expected, rtol=0, atol=0.5 / 65535 + 1e-7)
     np.testing.assert_array_equal(read_mask(out / "02_mask.png"), to_mask(expected, 0.4))
     assert read_picture(out / "02_overlay.png").shape == (3, 40, 40)
-    assert "5 of 5 pictures done" in capsys.readouterr().out
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("5 of 5 pictures done"))
+    assert backend.peak_memory() is None or re.search(r"; peak memory \d+ MiB$", line)
 
 
 def test_tiles_are_an_option(run, data, tmp_path):

@@ -8,6 +8,7 @@ import threading
 import numpy as np
 import pytest
 
+import tinyseg
 from kernels.cpu import memory
 
 MIB = 1 << 20
@@ -163,3 +164,25 @@ def test_a_forked_child_goes_on_with_its_own_copy():
                 os._exit(code)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert (a == 1).all()
+
+
+def test_release_memory_is_within_reach_of_a_user(monkeypatch):
+    pool = memory.Pool(64 * MIB)
+    monkeypatch.setattr(memory, "_pool", pool)
+    memory.empty((MIB,), np.float32)[...] = 1
+    before = pool.touched
+    tinyseg.release_memory()
+    assert before in (0, 4 * MIB)
+    assert pool.touched == 0
+    monkeypatch.delitem(sys.modules, "kernels.cpu.memory")
+    tinyseg.release_memory()  # nothing to do before the first kernel
+
+
+@pytest.mark.parametrize(("platform", "unit"), [("linux", 1 << 10), ("darwin", 1 << 20)])
+def test_peak_memory_is_in_mib(monkeypatch, platform, unit):
+    resource = pytest.importorskip("resource")
+    monkeypatch.setattr(resource, "getrusage", lambda who: type("usage", (), {"ru_maxrss": 300 * unit}))
+    monkeypatch.setattr(sys, "platform", platform)
+    assert tinyseg.peak_memory() == 300
+    monkeypatch.setitem(sys.modules, "resource", None)
+    assert tinyseg.peak_memory() is None

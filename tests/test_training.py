@@ -3,6 +3,7 @@
 import errno
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 from run_results import assert_same_state, rows_of, state_of
 
-from tinyseg import Tensor, files, manual_seed, ops, weights
+from tinyseg import Tensor, files, manual_seed, ops, peak_memory, weights
 from tinyseg.data import Sample, SyntheticCells, SyntheticShapes
 from tinyseg.models import UNet
 from tinyseg.training import Interrupted, Options, RunFolder, checkpoint, fit, load_model, save_model
@@ -504,6 +505,7 @@ def test_progress_says_what_happens(cells, capsys):
     out, err = capsys.readouterr()
     assert "epoch   1  step     3  loss" in out and "Dice" in out and "pixel error" in out
     assert "compiling kernels" in err and "loss=" in err and "6/6" in err
+    assert peak_memory() is None or re.search(r"^peak memory \d+ MiB$", out, re.MULTILINE)
 
 
 def test_the_loss_of_a_step_is_the_loss_of_its_batch(cells):

@@ -3,7 +3,14 @@
 from importlib import import_module as _import_module
 
 from tinyseg import models, nn, ops, optim, random
-from tinyseg.backend import current_backend, get_num_threads, set_num_threads, use_backend
+from tinyseg.backend import (
+    current_backend,
+    get_num_threads,
+    peak_memory,
+    release_memory,
+    set_num_threads,
+    use_backend,
+)
 from tinyseg.random import manual_seed
 from tinyseg.tensor import Tensor, is_grad_enabled, no_grad
 
@@ -18,7 +25,9 @@ __all__ = [
     "no_grad",
     "ops",
     "optim",
+    "peak_memory",
     "random",
+    "release_memory",
     "set_num_threads",
     "use_backend",
 ]

@@ -1,6 +1,7 @@
-"""Which kernels compute, and on how many threads. The only file of tinyseg that imports ``kernels``."""
+"""Which kernels compute, on how many threads, in what memory. The only file of tinyseg that imports ``kernels``."""
 
 import os
+import sys
 from importlib import import_module
 from typing import Any
 
@@ -136,3 +137,30 @@ def get_num_threads():
     if _state["threads"] is None:
         set_num_threads()
     return _state["threads"]
+
+
+def release_memory():
+    """Give the memory that the kernels keep for their next results back to the system.
+
+    The ``"cpu"`` kernels use the memory of results that are gone again: hardly more than was in use at once. Worth a
+    call where a program goes on to something else that needs much memory.
+    """
+    memory = sys.modules.get("kernels.cpu.memory")
+    if memory is not None:  # otherwise no kernel has run
+        memory.release()
+
+
+def peak_memory():
+    """Return the most memory that this process has had in use so far.
+
+    Returns
+    -------
+    float or None
+        In MiB, of all that was resident at once. None on Windows, where Python has no name for it.
+    """
+    try:
+        import resource
+    except ImportError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10

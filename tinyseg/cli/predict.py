@@ -111,6 +111,7 @@ def _object_count(text):
 def run(args):
     """Predict; return 0, or 1 if some of the pictures failed."""
     from tinyseg import files
+    from tinyseg.backend import peak_memory
 
     predictor = _predictor(args)
     failures: list[str] = []
@@ -136,7 +137,9 @@ def run(args):
     finally:
         if done:
             predictor.finish(folder)
-    print(f"{done} of {done + len(failures)} pictures done; {predictor.written.format(folder)}")
+    peak = peak_memory()
+    used = "" if peak is None else f"; peak memory {peak:.0f} MiB"
+    print(f"{done} of {done + len(failures)} pictures done; {predictor.written.format(folder)}{used}")
     if failures:
         print(f"tinyseg: error: {len(failures)} failed: {failures[0]}", file=sys.stderr)
         for failure in failures[1:]:

@@ -4,6 +4,8 @@ import sys
 import time
 from typing import Any
 
+from tinyseg.backend import peak_memory
+
 
 class Progress:
     """A progress bar on stderr and lines on stdout, for the length of a ``with`` block.
@@ -51,6 +53,9 @@ class Progress:
         if self._bar is not None:
             self._bar.set_description("done" if self._bar.n == self._steps else "stopped")
             self._bar.close()
+            peak = peak_memory()
+            if peak is not None:
+                self.say(f"peak memory {peak:.0f} MiB")
 
     def step(self, loss, rate, parts):
         """Show one more step, and the losses that were added up where there are several."""
