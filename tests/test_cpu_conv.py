@@ -11,12 +11,13 @@ from cases import compare, of
 import kernels
 from kernels.cpu import (
     conv2d,
+    conv_relu,
     conv_transpose2d,
     correlation,
     linear,
     packing,
-    panel_convolution,
     panel_gradient,
+    planner,
     tiling,
     weight_gradient,
 )
@@ -32,8 +33,8 @@ def test_equals_naive(case, dtype):
 
 
 def assert_near(actual, expected, what):
-    """Check against naive, where sums have up to some thousand terms of about 1."""
-    bound = (1e-5 if expected.dtype == np.float32 else 1e-13) * max(1, np.abs(expected).max(initial=0))
+    """Check against naive, where sums have up to some thousand terms of about 1; Winograd's are the least exact."""
+    bound = (3e-5 if expected.dtype == np.float32 else 1e-13) * max(1, np.abs(expected).max(initial=0))
     assert actual.shape == expected.shape and actual.dtype == expected.dtype, what
     assert np.abs(actual - expected).max(initial=0) <= bound, what
 
@@ -41,6 +42,7 @@ def assert_near(actual, expected, what):
 # ---- guard bands ----------------------------------------------------------------------------------------------------
 
 GUARD = 300  # elements of NaN on each side: more than any vector could reach beyond
+NO_INTEGER = -(2**40)  # in place of NaN
 
 
 class Guards:
@@ -58,7 +60,8 @@ class Guards:
     def empty(self, shape, dtype):
         """Return an array of NaN inside a guard band, in place of ``packing.new_array``."""
         size = int(np.prod(shape))
-        whole = np.full(size + 2 * GUARD, np.nan, dtype)
+        nothing = np.nan if np.issubdtype(dtype, np.floating) else NO_INTEGER
+        whole = np.full(size + 2 * GUARD, nothing, dtype)
         self.all.append(whole)
         return whole[GUARD : GUARD + size].reshape(shape)
 
@@ -69,18 +72,30 @@ class Guards:
     def check(self):
         """Check that no guard band was written to."""
         for whole in self.all:
-            assert np.isnan(whole[:GUARD]).all() and np.isnan(whole[-GUARD:]).all()
+            for band in whole[:GUARD], whole[-GUARD:]:
+                assert np.array_equal(band, np.full_like(band, whole.dtype.type(NO_INTEGER))) or np.isnan(band).all()
 
 
-def choose_lanes(monkeypatch, lanes):
-    """Make all convolutions of one group use lanes of that kind, whichever are the faster ones."""
-    for module, name in ((panel_convolution, "pays"), (panel_gradient, "gradient_pays")):
-        monkeypatch.setattr(module, name, lambda *_, **__: lanes == "channels")
+def choose_algorithm(monkeypatch, name):
+    """Make all convolutions run by that algorithm wherever it is possible."""
+
+    def choose(dtype, *shapes):
+        return name if name in planner.estimate(np.dtype(dtype), *shapes) else "pixels"
+
+    def choose_gradient(dtype, *shapes):
+        return name if name in planner.estimate_gradient.__wrapped__(np.dtype(dtype), *shapes) else "pixels"
+
+    monkeypatch.setattr(planner, "choose", choose)
+    monkeypatch.setattr(planner, "choose_gradient", choose_gradient)
+    monkeypatch.setattr(panel_gradient, "gradient_pays", lambda *_, **__: True)
 
 
-@pytest.fixture(params=["pixels", "channels"])
+ALGORITHMS = ["pixels", "channels", "winograd"]
+
+
+@pytest.fixture(params=ALGORITHMS)
 def guards(monkeypatch, request):
-    choose_lanes(monkeypatch, request.param)
+    choose_algorithm(monkeypatch, request.param)
     guards = Guards()
     monkeypatch.setattr(packing, "new_array", guards.empty)
     monkeypatch.setattr(packing, "scratch", guards.scratch)
@@ -201,9 +216,9 @@ def test_matrix_products_touch_nothing_beyond_the_arrays(guards, rng, dtype):
 @pytest.mark.parametrize(
     "parameters", [{"padding": 1}, {"stride": 2, "padding": 2}, {"dilation": 2}, {"groups": 2}], ids=str
 )
-@pytest.mark.parametrize("lanes", ["pixels", "channels"])
-def test_a_nan_reaches_what_its_windows_cover_and_nothing_else(monkeypatch, rng, parameters, value, lanes):
-    choose_lanes(monkeypatch, lanes)
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_a_nan_reaches_what_its_windows_cover_and_nothing_else(monkeypatch, rng, parameters, value, algorithm):
+    choose_algorithm(monkeypatch, algorithm)
     shape, weight_shape = (2, 4, 6, 21), (4, 4 // parameters.get("groups", 1), 3, 3)
     x, weight = (np.asarray(rng.standard_normal(s), np.float32) for s in (shape, weight_shape))
     clean = naive.conv2d_forward(x, weight, **parameters)
@@ -270,22 +285,7 @@ def test_same_bits_of_matrix_products_for_any_number_of_threads(monkeypatch, rng
             assert one.tobytes() == other.tobytes()
 
 
-# ---- which lanes -----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("channels", "in_channels", "taps", "width", "forward"),
-    [
-        (3, 16, 9, 512, False),  # the first and last layers of a U-Net have few channels
-        (256, 256, 9, 14, True),  # the mask head
-        (256, 512, 1, 8, True),
-        (256, 64, 1, 64, False),  # too few terms
-        (12, 256, 1, 64, False),
-    ],
-)
-def test_lanes_are_channels_where_these_fill_panels(channels, in_channels, taps, width, forward):
-    dtype = np.dtype(np.float32)
-    assert panel_convolution.pays(dtype, channels, in_channels * taps, width) == forward
+# ---- which algorithm -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -301,6 +301,91 @@ def test_lanes_of_weight_gradients_are_channels_that_fill_panels(channels, in_ch
     axis, shape = packing.gather_axis(kernel, 1, kernel // 2, 1), (width, width)
     dy_shape, x_shape = (1, channels, *shape), (1, in_channels, *shape)
     assert panel_gradient.gradient_pays(np.dtype(np.float32), dy_shape, x_shape, axis, axis) == expected
+
+
+@pytest.mark.parametrize(
+    ("x_shape", "channels", "kernel", "stride", "dtype", "expected"),
+    [
+        ((10, 1, 224, 224), 8, 3, 1, "float32", "pixels"),  # a U-Net's first layer: too few channels for transforms
+        ((10, 16, 112, 112), 16, 3, 1, "float32", "winograd"),
+        ((1, 256, 50, 76), 256, 3, 1, "float32", "winograd"),
+        ((1, 1024, 16, 16), 1024, 3, 1, "float32", "winograd"),
+        ((1, 256, 50, 76), 256, 3, 1, "float64", "channels"),  # its rounding errors are not for float64
+        ((1, 3, 800, 1216), 64, 7, 2, "float32", "pixels"),
+        ((2, 64, 64, 64), 64, 1, 1, "float32", "pixels"),
+        ((8, 512, 7, 7), 256, 1, 1, "float32", "channels"),
+    ],
+)
+def test_each_layer_runs_by_the_algorithm_that_was_measured_best(x_shape, channels, kernel, stride, dtype, expected):
+    padding = kernel // 2
+    axis = packing.gather_axis(kernel, stride, padding, 1)
+    size = [(n + 2 * padding - kernel) // stride + 1 for n in x_shape[2:]]
+    weight = (1, channels, x_shape[1], kernel, kernel)
+    assert planner.choose(dtype, x_shape, weight, tuple(size), axis, axis) == expected
+
+
+def test_winograd_can_be_forbidden(rng):
+    x, weight = (np.asarray(rng.standard_normal(s), np.float32) for s in ((1, 64, 20, 20), (64, 64, 3, 3)))
+    exact = naive.conv2d_forward(x.astype(float), weight.astype(float))
+    errors = []
+    for allowed in (True, False):
+        before = planner.allow_winograd(allowed)
+        try:
+            errors.append(np.abs(conv2d.conv2d_forward(x, weight) - exact).max() / np.abs(exact).max())
+        finally:
+            assert planner.allow_winograd(before) == allowed
+    assert before is True and errors[1] < 1e-6 < errors[0] < 3e-5
+
+
+# ---- residual and ReLU -----------------------------------------------------------------------------------------------
+
+
+@BOTH
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("relu", [True, False])
+@pytest.mark.parametrize("with_residual", [True, False])
+def test_a_convolution_can_end_in_a_residual_and_a_relu(guards, rng, dtype, with_residual, relu, groups):
+    for width, channels in ((5, 4), (33, 10), (48, 24)):
+        x = np.asarray(rng.standard_normal((2, 4, 6, width)), dtype)
+        weight = np.asarray(rng.standard_normal((channels, 4 // groups, 3, 3)), dtype)
+        bias = np.asarray(rng.standard_normal(channels), dtype)
+        residual = np.asarray(rng.standard_normal((2, channels, 6, width)), dtype) if with_residual else None
+        expected = naive.conv2d_forward(x, weight, bias, padding=1, groups=groups)
+        expected = expected if residual is None else naive.add_forward(expected, residual)
+        expected = naive.relu_forward(expected) if relu else expected
+        inputs = [a if a is None else guards.place(a) for a in (x, weight, bias, residual)]
+        y = conv_relu.conv2d_relu_forward(*inputs[:3], padding=1, groups=groups, residual=inputs[3], relu=relu)
+        guards.check()
+        assert_near(y, expected, f"{width} {channels}")
+
+
+@BOTH
+def test_a_transposed_convolution_can_end_in_a_relu(guards, rng, dtype):
+    x, weight = (np.asarray(rng.standard_normal(s), dtype) for s in ((2, 5, 7, 9), (5, 3, 2, 2)))
+    for relu in (True, False):
+        expected = naive.conv_transpose2d_forward(x, weight, stride=2)
+        expected = naive.relu_forward(expected) if relu else expected
+        y = conv_relu.conv_transpose2d_relu_forward(guards.place(x), guards.place(weight), stride=2, relu=relu)
+        guards.check()
+        assert_near(y, expected, "")
+
+
+def test_a_nan_passes_the_relu_and_minus_infinity_does_not(rng):
+    x = np.asarray(rng.standard_normal((1, 16, 24, 32)), np.float32)
+    weight = np.asarray(rng.standard_normal((16, 16, 3, 3)), np.float32)
+    for value in (np.nan, np.inf, -np.inf):
+        x[0, 3, 7, 9] = value
+        expected = naive.relu_forward(naive.conv2d_forward(x, weight, padding=1))
+        y = conv_relu.conv2d_relu_forward(x, weight, padding=1)
+        finite = np.isfinite(expected)
+        assert np.array_equal(np.isfinite(y), finite) and np.array_equal(y[~finite], expected[~finite], equal_nan=True)
+        assert_near(y[finite], expected[finite], str(value))
+
+
+def test_a_residual_of_another_shape_is_an_error(rng):
+    x, weight = np.ones((1, 2, 5, 5), np.float32), np.ones((3, 2, 3, 3), np.float32)
+    with pytest.raises(ValueError, match=r"residual has shape \(1, 3, 5, 5\); expected \(1, 3, 3, 3\), that of the"):
+        conv_relu.conv2d_relu_forward(x, weight, residual=np.ones((1, 3, 5, 5), np.float32))
 
 
 # ---- compiling -------------------------------------------------------------------------------------------------------

@@ -1,14 +1,15 @@
-"""Convolution: vector kernels over packed rows, parallel over blocks of rows.
+"""Convolution: forward, and its gradients, by the algorithm that ``planner`` chooses."""
 
-Lanes are pixels (see ``correlation``) or, where maps are narrow or deep, channels (see ``panel_convolution``).
-"""
+from typing import NamedTuple
 
 import numpy as np
 
 from kernels import checks
-from kernels.cpu import panel_convolution, panel_gradient
+from kernels.cpu import panel_convolution, panel_gradient, planner, winograd, winograd_gradient
+from kernels.cpu.add import add_forward
 from kernels.cpu.correlation import correlate
 from kernels.cpu.packing import gather_axis, scatter_axis
+from kernels.cpu.relu import relu_forward
 from kernels.cpu.weight_gradient import channel_sums, weight_gradient
 
 
@@ -86,27 +87,44 @@ def conv2d_backward(dy, x, weight, stride=1, padding=0, dilation=1, groups=1, *,
 # ---- shared with conv_transpose2d ------------------------------------------------------------------------------------
 
 
-def gather(x, weight, bias, g, size):
+class Ending(NamedTuple):
+    """What happens to the result of a correlation: see ``conv_relu``."""
+
+    scale: np.ndarray | None = None
+    residual: np.ndarray | None = None
+    relu: bool = False
+
+
+_PLAIN = Ending()
+
+
+def gather(x, weight, bias, g, size, ending=_PLAIN):
     """Return the convolution of ``x`` with parameters ``g`` and an output of height and width ``size``."""
     weight = weight.reshape(g.groups, weight.shape[0] // g.groups, *weight.shape[1:])
-    return _correlate(x, weight, bias, size, *_gather_axes(g))
+    return _correlate(x, weight, bias, size, *_gather_axes(g), ending)
 
 
-def scatter(y, weight, bias, g, size):
+def scatter(y, weight, bias, g, size, ending=_PLAIN):
     """Return the adjoint of ``gather``: every output pixel of a convolution gives back to the pixels it was made of."""
     weight = weight.reshape(g.groups, weight.shape[0] // g.groups, *weight.shape[1:]).swapaxes(1, 2)
     rows = scatter_axis(size[0], g.kH, g.sH, g.pH, g.dH)
     cols = scatter_axis(size[1], g.kW, g.sW, g.pW, g.dW)
-    return _correlate(y, weight, bias, size, rows, cols)
+    return _correlate(y, weight, bias, size, rows, cols, ending)
 
 
 def gradient(dy, x, shape, g):
     """Return the gradient of a weight of shape ``shape`` in the convolution of ``x`` that gave ``y``."""
-    rows, cols = _gather_axes(g)
-    if dy.size and panel_convolution.possible(g.groups, rows, cols):
-        if panel_gradient.gradient_pays(dy.dtype, dy.shape, x.shape, rows, cols):
-            return panel_gradient.panel_weight_gradient(dy, x, rows, cols).reshape(shape)
-    return weight_gradient(dy, x, g.groups, rows, cols).reshape(shape)
+    axes = _gather_axes(g)
+    if 0 in (*dy.shape, *x.shape):
+        return weight_gradient(dy, x, g.groups, *axes).reshape(shape)
+    algorithm = planner.choose_gradient(dy.dtype, dy.shape, x.shape, g.groups, *axes)
+    if algorithm == "winograd":
+        result = winograd_gradient.winograd_weight_gradient(dy, x, *axes)
+        if result is not None:
+            return result
+    if algorithm == "channels":
+        return panel_gradient.panel_weight_gradient(dy, x, *axes).reshape(shape)
+    return weight_gradient(dy, x, g.groups, *axes).reshape(shape)
 
 
 def _gather_axes(g):
@@ -114,10 +132,19 @@ def _gather_axes(g):
     return gather_axis(g.kH, g.sH, g.pH, g.dH), gather_axis(g.kW, g.sW, g.pW, g.dW)
 
 
-def _correlate(x, weight, bias, size, rows, cols):
-    """Return the correlation of ``x`` with ``weight``, (groups, out, in, kH, kW), by the faster kernel."""
-    groups, channels = weight.shape[:2]
-    if x.shape[0] and panel_convolution.possible(groups, rows, cols):
-        if panel_convolution.pays(x.dtype, channels, int(np.prod(weight.shape[2:])), size[1]):
-            return panel_convolution.panel_correlate(x, weight[0], bias, size, rows, cols)
-    return correlate(x, weight, bias, size, rows, cols)
+def _correlate(x, weight, bias, size, rows, cols, ending):
+    """Return the correlation of ``x`` with ``weight``, (groups, out, in, kH, kW), by the algorithm that was planned."""
+    scale, residual, relu = ending
+    empty = 0 in (x.shape[0], *weight.shape[1:3])
+    algorithm = "pixels" if empty else planner.choose(x.dtype, x.shape, weight.shape, size, rows, cols)
+    if algorithm == "winograd":
+        y = winograd.winograd_correlate(x, weight[0], bias, size, rows, cols, scale, residual, relu)
+        if y is not None:
+            return y
+    if scale is not None:
+        weight = weight * scale.reshape(weight.shape[0], -1, 1, 1, 1)
+    if algorithm == "channels":
+        y = panel_convolution.panel_correlate(x, weight[0], bias, size, rows, cols)
+        y = y if residual is None else add_forward(y, residual)
+        return relu_forward(y) if relu else y
+    return correlate(x, weight, bias, size, rows, cols, residual, relu)

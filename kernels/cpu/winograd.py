@@ -11,6 +11,8 @@ where * is element by element. For each of the 36 elements the sum over channels
 
 A task is a panel of up to 48 tiles, whose transformed input stays in a core's second-level cache, for some output
 channels. It transforms the input, then takes a block of output channels at a time: 36 products, and the transform back.
+The kernels are transformed once for all tasks. Only where there are few panels and the kernels outweigh all else does
+each task transform its own, a few input channels at a time: what is used once should not travel to memory and back.
 
 The price is rounding: errors of about 1e-5 of the largest result in float32, thirty times those of the plain sum, so
 float64 never comes here. And what is infinite or not a number spoils its whole tile: where a result is not finite, the
@@ -49,9 +51,11 @@ VECTORS = 3
 POINTS = SPAN * SPAN
 #: Output channels that a task takes at a time: their sums stay in the second-level cache.
 _BLOCK = 32
+#: Panels up to which tasks transform the kernels themselves, and of how many input channels at a time.
+_FEW_PANELS, _CHUNK = 2, 128
 #: Numbers between the ends of neighbouring elements: a multiple of 4096 bytes apart, they would drive each other out
 #: of the first-level cache.
-_GAP = 16
+GAP = 16
 
 # ---- public within the backend ---------------------------------------------------------------------------------------
 
@@ -70,26 +74,52 @@ def _order(axis):
     return offsets[1] - offsets[0]
 
 
-def winograd_correlate(x, weight, bias, out_size, rows, cols, residual=None, relu=False):
+def vectors_of(pictures, out_size):
+    """Return how many vectors of tiles cover the output."""
+    return -(-pictures * -(-out_size[0] // TILE) * -(-out_size[1] // GROUP_COLS) // GROUPS)
+
+
+def winograd_correlate(x, weight, bias, out_size, rows, cols, scale=None, residual=None, relu=False):
     """Return the correlation of ``x`` with ``weight``, (out, in, 3, 3), or None where that is not finite.
 
-    The parameters are those of ``correlation.correlate``.
+    The parameters are those of ``correlation.correlate``; ``scale`` multiplies the weights of each output channel.
     """
     channels, in_channels = weight.shape[:2]
     out = packing.new_array((x.shape[0], channels, *out_size), x.dtype)
     offsets = min(rows.pieces[0].offsets), min(cols.pieces[0].offsets)
     sizes = _plan(x.shape, channels, out_size, offsets, numba.get_num_threads())
-    weights = _transformed_weights(weight, _order(rows) < 0, sizes)
-    starts = np.zeros(channels, x.dtype) if bias is None else bias
-    add = packing.flat(x if residual is None else residual)  # without one, any array: it is not read
-    arrays = Arrays(packing.flat(out), packing.flat(x), weights, packing.flat(starts), add)
-    places = _run(
-        _task,
-        arrays,
-        _tables(in_channels, sizes.vectors),
-        sizes._replace(add=int(residual is not None), relu=int(relu)),
+    kernels = weight if weight.flags.c_contiguous else weight.swapaxes(0, 1)
+    if not kernels.flags.c_contiguous:
+        kernels = weight = np.ascontiguousarray(weight)
+    sizes = sizes._replace(
+        add=int(residual is not None),
+        relu=int(relu),
+        turned=int(_order(rows) < 0),
+        weight_step=weight.strides[0] // weight.itemsize,
+        weight_in_step=weight.strides[1] // weight.itemsize,
     )
+    tables = _tables(sizes.chunk, sizes.vectors)
+    weights = packing.flat(kernels)
+    scales = np.ones(-(-channels // WIDE.rows) * WIDE.rows, x.dtype)  # filled up to whole tiles
+    if scale is not None:
+        scales[:channels] = scale
+    if not sizes.few_panels:
+        weights = _transformed_weights(weights, scales, tables, sizes)
+    starts = np.zeros(channels, x.dtype) if bias is None else bias
+    other = packing.flat(x if residual is None else residual)  # without one, any array: it is not read
+    arrays = Arrays(packing.flat(out), packing.flat(x), weights, scales, packing.flat(starts), other)
+    places = run_tasks(_task, arrays, tables, sizes)
     return None if places[:, 0].any() else out
+
+
+def _transformed_weights(weights, scales, tables, sizes):
+    """Return the kernels transformed, in the order in which the products need them."""
+    size = sizes.blocks * POINTS * sizes.weights_step
+    (transformed,) = packing.scratch(1, size, weights.dtype, "winograd weights")
+    tiles = -(-sizes.channels // WIDE.rows)
+    sizes = sizes._replace(tasks=tiles, workers=min(numba.get_num_threads(), tiles), scratch=0)
+    run_tasks(_weights_task, Arrays(transformed, weights, weights, scales, weights, weights), tables, sizes)
+    return transformed
 
 
 # ---- planning --------------------------------------------------------------------------------------------------------
@@ -117,14 +147,17 @@ class Sizes(NamedTuple):
     blocks: int  # of output channels
     block: int
     parts: int  # into which the blocks are divided
+    few_panels: int  # whether tasks transform the kernels
+    chunk: int  # input channels that are taken at a time
     in_step: int  # from one element of the transformed input to the next; of the sums; of the transformed weights
     sums_step: int
     weights_step: int
-    sums_start: int
+    sums_start: int  # in scratch
+    weights_start: int
     add: int = 0  # whether to add a residual, and to apply a ReLU
     relu: int = 0
     turned: int = 0  # whether to turn kernels by half a turn
-    weight_step: int = 0  # from one output channel of the weights themselves to the next, and of the input channels
+    weight_step: int = 0  # in the kernels themselves: from one output channel to the next, and input channel
     weight_in_step: int = 0
 
 
@@ -133,7 +166,8 @@ class Arrays(NamedTuple):
 
     out: np.ndarray
     x: np.ndarray
-    weights: np.ndarray  # [block][element][tile of channels][input channel][channel of the tile]
+    weights: np.ndarray  # kernels; or transformed: [block][element][tile of channels][input channel][channel of it]
+    scales: np.ndarray
     bias: np.ndarray
     residual: np.ndarray
 
@@ -152,23 +186,32 @@ def _plan(x_shape, channels, out_size, offsets, threads):
     """Return the sizes for arrays of these shapes."""
     pictures, in_channels, height, width = x_shape
     group_rows, group_cols = -(-out_size[0] // TILE), -(-out_size[1] // GROUP_COLS)
-    all_vectors = -(-pictures * group_rows * group_cols // GROUPS)
+    all_vectors = vectors_of(pictures, out_size)
     panels = -(-all_vectors // VECTORS)
     vectors = -(-all_vectors // panels)  # panels of equal size
     panel = vectors * LANES
-    block = min(_BLOCK, -(-channels // WIDE.rows) * WIDE.rows)
-    blocks = -(-channels // block)
+    few_panels = panels <= _FEW_PANELS
+    tiles = -(-channels // WIDE.rows)
+    if few_panels:  # one block for each part
+        parts = min(range(1, tiles + 1), key=lambda p: -(-panels * p // threads) * (40 + 60 * -(-tiles // p)))
+        block, blocks, chunk = -(-tiles // parts) * WIDE.rows, parts, min(in_channels, _CHUNK)
+    else:
+        block, chunk = min(_BLOCK, tiles * WIDE.rows), in_channels
+        blocks = -(-channels // block)
 
-    def cost(parts):  # every part transforms the same input once more; a transform costs about as much as 40 products
-        return -(-panels * parts // threads) * (40 * in_channels + -(-blocks // parts) * block * (in_channels + 40))
+        def cost(parts):  # each transforms the same input once more, which costs about as much as 40 products
+            return -(-panels * parts // threads) * (40 * in_channels + -(-blocks // parts) * block * (in_channels + 40))
 
-    parts = min(range(1, blocks + 1), key=cost)
-    in_step, sums_step = in_channels * panel + _GAP, block * panel + _GAP
+        parts = min(range(1, blocks + 1), key=cost)
+    in_step, sums_step = chunk * panel + GAP, block * panel + GAP
+    weights_step = (WIDE.rows * chunk if few_panels else block * in_channels) + GAP
     tasks = panels * parts
+    sums_start = POINTS * in_step
+    weights_start = sums_start + POINTS * sums_step
     return Sizes(
         tasks=tasks,
         workers=max(1, min(threads, tasks)),
-        scratch=POINTS * (in_step + sums_step),
+        scratch=weights_start + few_panels * POINTS * weights_step,
         vectors=vectors,
         panel=panel,
         pictures=pictures,
@@ -185,52 +228,33 @@ def _plan(x_shape, channels, out_size, offsets, threads):
         blocks=blocks,
         block=block,
         parts=parts,
+        few_panels=int(few_panels),
+        chunk=chunk,
         in_step=in_step,
         sums_step=sums_step,
-        weights_step=block * in_channels + _GAP,
-        sums_start=POINTS * in_step,
+        weights_step=weights_step,
+        sums_start=sums_start,
+        weights_start=weights_start,
     )
 
 
 @lru_cache(maxsize=256)
-def _tables(in_channels, vectors):
-    """Return the tables for so many input channels and vectors of tiles."""
+def _tables(channels, vectors):
+    """Return the tables for a chunk of so many input channels and a panel of so many vectors of tiles."""
     panel, width = vectors * LANES, lanes(np.float32)
-    elements = np.arange(POINTS)[:, None] * (in_channels * panel + _GAP)
-    taps = (elements + np.arange(in_channels) * panel).reshape(-1)
+    elements = np.arange(POINTS)[:, None] * (channels * panel + GAP)
+    taps = (elements + np.arange(channels) * panel).reshape(-1)
     starts = np.arange(0, panel, width)
     return Tables(taps, starts, np.full(starts.size, width), np.zeros(WIDE.rows, np.float32))
-
-
-def _transformed_weights(weight, turned, sizes):
-    """Return ``weight`` transformed, in the order in which the products need it."""
-    owner = weight if weight.flags.c_contiguous else weight.swapaxes(0, 1)
-    if not owner.flags.c_contiguous:
-        owner = weight = np.ascontiguousarray(weight)
-    size = sizes.blocks * POINTS * sizes.weights_step
-    (weights,) = packing.scratch(1, size, weight.dtype, "winograd weights")
-    tiles = -(-sizes.channels // WIDE.rows)
-    sizes = sizes._replace(
-        tasks=tiles,
-        workers=min(numba.get_num_threads(), tiles),
-        scratch=0,
-        turned=int(turned),
-        weight_step=weight.strides[0] // weight.itemsize,
-        weight_in_step=weight.strides[1] // weight.itemsize,
-    )
-    nothing = np.zeros(0, weight.dtype)
-    arrays = Arrays(weights, packing.flat(owner), nothing, nothing, nothing)
-    _run(_weights_task, arrays, _tables(sizes.in_channels, sizes.vectors), sizes)
-    return weights
 
 
 # ---- kernels ---------------------------------------------------------------------------------------------------------
 
 
-def _run(task, arrays, tables, sizes):
+def run_tasks(task, arrays, tables, sizes):
     """Run all tasks and return their places, a row for each worker."""
     scratch = packing.scratch(sizes.workers, sizes.scratch, arrays.out.dtype, "winograd")
-    places = packing.scratch(sizes.workers, 1 + VECTORS * GROUPS * PLACE, np.int64)
+    places = packing.scratch(sizes.workers, 1 + sizes.vectors * GROUPS * PLACE, np.int64)
     places[:, 0] = 0
     run_task = native(task, arrays.out.dtype, (arrays, scratch[0], places[0], tables, sizes, 0))
     _run_kernel(run_task, arrays, scratch, places, tables, sizes)
@@ -250,17 +274,22 @@ def _run_kernel(run_task, arrays, scratch, places, tables, sizes):
 
 @jit
 def _weights_task(arrays, scratch, places, tables, sizes, tile):
-    """Transform the weights of one tile of output channels."""
+    """Transform the kernels of one tile of output channels."""
     channel = tile * WIDE.rows
-    tile_size = sizes.in_channels * WIDE.rows
-    block, rest = channel // sizes.block, channel % sizes.block // WIDE.rows
-    to = block * POINTS * sizes.weights_step + rest * tile_size
-    for c in range(sizes.in_channels):
-        source = channel * sizes.weight_step + c * sizes.weight_in_step
+    block, row = channel // sizes.block, channel % sizes.block
+    to = block * POINTS * sizes.weights_step + row * sizes.in_channels
+    _transform_kernels(arrays.out, to, arrays, sizes, channel, 0, sizes.in_channels)
+
+
+@jit
+def _transform_kernels(to, to_start, arrays, sizes, channel, first, inputs):
+    """Transform the kernels of one tile of output channels and some input channels."""
+    for c in range(inputs):
+        source = channel * sizes.weight_step + (first + c) * sizes.weight_in_step
         # fmt: off
         transform_weights(
-            arrays.out, to + c * WIDE.rows, sizes.weights_step, arrays.x, source, sizes.weight_step,
-            sizes.channels - channel, sizes.turned,
+            to, to_start + c * WIDE.rows, sizes.weights_step, arrays.weights, source, sizes.weight_step,
+            sizes.channels - channel, sizes.turned, arrays.scales, channel,
         )
         # fmt: on
 
@@ -270,59 +299,81 @@ def _task(arrays, scratch, places, tables, sizes, task):
     """Compute the output of one panel of tiles, for one part of the blocks of output channels."""
     part, panel = task % sizes.parts, task // sizes.parts
     place_groups(places, sizes, panel)
-    size, out_size = sizes.height * sizes.width, sizes.out_height * sizes.out_width
-    for c in range(sizes.in_channels):
-        ahead = size if c + 1 < sizes.in_channels else 0
-        for v in range(sizes.vectors):
-            # fmt: off
-            transform_input(
-                scratch, c * sizes.panel + v * LANES, sizes.in_step, arrays.x, c * size, places, v * GROUPS,
-                sizes.height, sizes.width, ahead,
-            )
-            # fmt: on
-    for block in range(part * sizes.blocks // sizes.parts, (part + 1) * sizes.blocks // sizes.parts):
-        first = block * sizes.block
-        channels = min(sizes.block, sizes.channels - first)
-        _multiply(arrays, scratch, tables, sizes, block, channels)
+    first_block, last_block = part * sizes.blocks // sizes.parts, (part + 1) * sizes.blocks // sizes.parts
+    for block in range(first_block, last_block):
+        channel = block * sizes.block
+        channels = min(sizes.block, sizes.channels - channel)
+        for first in range(0, sizes.in_channels, sizes.chunk):
+            inputs = min(sizes.chunk, sizes.in_channels - first)
+            if block == first_block:  # of several blocks, each has but one chunk, and it is the same
+                _transform_pixels(arrays, scratch, places, sizes, first, inputs)
+            _multiply(arrays, scratch, tables, sizes, block, channels, first, inputs)
+        out_size = sizes.out_height * sizes.out_width
         for o in range(channels):
             for v in range(sizes.vectors):
                 # fmt: off
                 transform_output(
-                    arrays.out, (first + o) * out_size, sizes.out_width, scratch,
+                    arrays.out, (channel + o) * out_size, sizes.out_width, scratch,
                     sizes.sums_start + o * sizes.panel + v * LANES, sizes.sums_step, places, v * GROUPS,
-                    arrays.bias, first + o, arrays.residual, sizes.add, sizes.relu,
+                    arrays.bias, channel + o, arrays.residual, sizes.add, sizes.relu,
                 )
                 # fmt: on
 
 
 @jit
-def _multiply(arrays, scratch, tables, sizes, block, channels):
-    """Multiply the transformed input with a block of transformed weights, element by element of the tiles."""
-    vectors = tables.vectors.size
-    for k in range(POINTS):
-        for row in range(0, channels, WIDE.rows):
-            weight_start = (block * POINTS + k) * sizes.weights_step + row * sizes.in_channels
-            sums = sizes.sums_start + k * sizes.sums_step + row * sizes.panel
-            taps = k * sizes.in_channels, sizes.in_channels
+def _transform_pixels(arrays, scratch, places, sizes, first, inputs):
+    """Transform the pixels that a panel meets, of some input channels."""
+    size = sizes.height * sizes.width
+    for c in range(inputs):
+        ahead = size if first + c + 1 < sizes.in_channels else 0
+        for v in range(sizes.vectors):
             # fmt: off
-            if vectors == 1:
-                multiply_one(
-                    scratch, sums, sizes.panel, WIDE.rows, tables.vectors, tables.counts, scratch, tables.vectors,
-                    0, vectors, tables.taps, *taps, arrays.weights, weight_start, tables.zeros, 0, tables.zeros, 0, 0,
-                )
-            elif vectors == 2:
-                multiply_two(
-                    scratch, sums, sizes.panel, WIDE.rows, tables.vectors, tables.counts, scratch, tables.vectors,
-                    0, vectors, tables.taps, *taps, arrays.weights, weight_start, tables.zeros, 0, tables.zeros, 0, 0,
-                )
-            else:
-                for first in range(0, vectors, WIDE.columns):
-                    multiply_wide(
-                        scratch, sums, sizes.panel, WIDE.rows, tables.vectors, tables.counts, scratch, tables.vectors,
-                        first, vectors - first, tables.taps, *taps, arrays.weights, weight_start,
-                        tables.zeros, 0, tables.zeros, 0, 0,
-                    )
+            transform_input(
+                scratch, c * sizes.panel + v * LANES, sizes.in_step, arrays.x, (first + c) * size, places, v * GROUPS,
+                sizes.height, sizes.width, ahead,
+            )
             # fmt: on
+
+
+@jit
+def _multiply(arrays, scratch, tables, sizes, block, channels, first, inputs):
+    """Multiply transformed pixels with transformed kernels, element by element of the tiles.
+
+    The sums of the input channels before ``first`` are there already.
+    """
+    for row in range(0, channels, WIDE.rows):
+        weights, start = arrays.weights, block * POINTS * sizes.weights_step + row * sizes.in_channels
+        if sizes.few_panels:
+            weights, start = scratch, sizes.weights_start
+            _transform_kernels(scratch, start, arrays, sizes, block * sizes.block + row, first, inputs)
+        for k in range(POINTS):
+            sums = sizes.sums_start + k * sizes.sums_step + row * sizes.panel
+            _multiply_tile(scratch, sums, tables, sizes, k, inputs, weights, start + k * sizes.weights_step, first)
+
+
+@jit
+def _multiply_tile(scratch, sums, tables, sizes, k, inputs, weights, weight_start, add):
+    """Compute element k of a tile of output channels, for all tiles of the panel."""
+    vectors = tables.vectors.size
+    taps = k * sizes.chunk, inputs
+    # fmt: off
+    if vectors == 1:
+        multiply_one(
+            scratch, sums, sizes.panel, WIDE.rows, tables.vectors, tables.counts, scratch, tables.vectors,
+            0, vectors, tables.taps, *taps, weights, weight_start, tables.zeros, 0, scratch, add, 0,
+        )
+    elif vectors == 2:
+        multiply_two(
+            scratch, sums, sizes.panel, WIDE.rows, tables.vectors, tables.counts, scratch, tables.vectors,
+            0, vectors, tables.taps, *taps, weights, weight_start, tables.zeros, 0, scratch, add, 0,
+        )
+    else:
+        for first in range(0, vectors, WIDE.columns):
+            multiply_wide(
+                scratch, sums, sizes.panel, WIDE.rows, tables.vectors, tables.counts, scratch, tables.vectors,
+                first, vectors - first, tables.taps, *taps, weights, weight_start, tables.zeros, 0, scratch, add, 0,
+            )
+    # fmt: on
 
 
 @jit

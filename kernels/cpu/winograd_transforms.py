@@ -79,6 +79,34 @@ def _weight_matrix(w, g0, g1, g2):
     )
 
 
+def _slope_matrix(w, y0, y1, y2, y3):
+    """Multiply by A: values of a gradient, taken as a polynomial, at the points."""
+    add, subtract = w.builder.fadd, w.builder.fsub
+    even, odd = add(y0, y2), add(y1, y3)
+    far_even, far_odd = w.scale_add(y2, 4, y0), w.scale_add(y3, 4, y1)
+    return (
+        y0,
+        add(even, odd),
+        subtract(even, odd),
+        w.scale_add(far_odd, 2, far_even),
+        w.scale_add(far_odd, -2, far_even),
+        y3,
+    )
+
+
+def _kernel_matrix(w, u0, u1, u2, u3, u4, u5):
+    """Multiply by G transposed: from the points back to the kernel."""
+    add, subtract, constant = w.builder.fadd, w.builder.fsub, w.constant
+    near_sum, near_difference = add(u1, u2), subtract(u2, u1)
+    far_sum, far_difference = add(u3, u4), subtract(u3, u4)
+    near = w.builder.fmul(near_sum, constant(-1 / 6))
+    return (
+        w.multiply_add(u0, constant(1 / 4), w.multiply_add(far_sum, constant(1 / 24), near)),
+        w.multiply_add(far_difference, constant(1 / 12), w.builder.fmul(near_difference, constant(1 / 6))),
+        add(w.multiply_add(far_sum, constant(1 / 6), near), u5),
+    )
+
+
 def _both_sides(w, matrix, rows):
     """Apply ``matrix`` to the columns and then to the rows of a square of vectors."""
     turned = [matrix(w, *column) for column in zip(*rows, strict=True)]
@@ -199,18 +227,24 @@ def _note_not_finite(w, values, places):
 
 
 @intrinsic
-def transform_weights(typing_context, to, to_start, to_step, weight, weight_start, channel_step, channels, turned):
+def transform_weights(
+    typing_context, to, to_start, to_step, weight, weight_start, channel_step, channels, turned, scales, channel
+):  # fmt: skip
     """Transform the 3x3 kernels of a tile of output channels and one input channel.
 
     The lanes of vector k of 36, at ``to_start + k * to_step``, are ``WIDE.rows`` output channels, ``channel_step``
-    apart in ``weight``; beyond the last of ``channels`` it is repeated. If ``turned`` is not 0, kernels are turned by
-    half a turn.
+    apart in ``weight``; beyond the last of ``channels`` it is repeated. Each is multiplied by its scale, of which the
+    first is number ``channel``. If ``turned`` is not 0, kernels are turned by half a turn.
     """
-    signature = signature_of(to, to_start, to_step, weight, weight_start, channel_step, channels, turned)
+    signature = signature_of(
+        to, to_start, to_step, weight, weight_start, channel_step, channels, turned, scales, channel
+    )
     return signature, write_with(_write_weights, lanes=WIDE.rows)
 
 
-def _write_weights(w, to, to_start, to_step, weight, weight_start, channel_step, channels, turned):
+def _write_weights(
+    w, to, to_start, to_step, weight, weight_start, channel_step, channels, turned, scales, channel
+):  # fmt: skip
     last = w.builder.sub(channels, w.int(1))
     weight = w.at(weight, weight_start)
     kernels = [w.at(weight, w.builder.mul(channel_step, w.smaller(w.int(i), last))) for i in range(w.lanes)]
@@ -219,7 +253,53 @@ def _write_weights(w, to, to_start, to_step, weight, weight_start, channel_step,
         taps += w.transposed([w.load(kernel, first) for kernel in kernels])
     taps.append(w.gather([w.at(kernel, 8) for kernel in kernels]))
     is_turned = w.builder.icmp_signed("!=", turned, w.int(0))
+    scale = w.load(scales, channel)
     taps = [w.builder.select(is_turned, b, a) for a, b in zip(taps, reversed(taps), strict=True)]
+    taps = [w.builder.fmul(tap, scale) for tap in taps]
     rows = [taps[3 * i : 3 * i + 3] for i in range(3)]
     for k, value in enumerate(v for row in _both_sides(w, _weight_matrix, rows) for v in row):
         w.store(value, w.at(to, w.builder.add(to_start, w.builder.mul(to_step, w.int(k)))))
+
+
+# ---- gradient of the weights -----------------------------------------------------------------------------------------
+
+
+@intrinsic
+def transform_gradient(typing_context, to, to_start, to_step, dy, dy_start, places, first_group, width):
+    """Transform the output gradient of one channel of sixteen tiles, as ``transform_input`` does the input.
+
+    The plane, of rows of ``width`` pixels, is ``dy_start`` from where ``places`` says the output is.
+    """
+    signature = signature_of(to, to_start, to_step, dy, dy_start, places, first_group, width)
+    return signature, _write_wide(_write_gradient)
+
+
+def _write_gradient(w, to, to_start, to_step, dy, dy_start, places, first_group, width):
+    place = w.at(places, w.builder.add(w.builder.mul(first_group, w.int(PLACE)), w.int(1)))
+    groups = []
+    for g in range(GROUPS):
+        offset, rows, cols = (w.get(place, g * PLACE + 3 + n) for n in range(3))
+        groups.append((w.at(dy, w.builder.add(dy_start, offset)), rows, w.first_lanes(cols)))
+    tiles = []
+    for i in range(TILE):
+        step = w.builder.mul(width, w.int(i))
+        pixels = [
+            w.load_masked(w.at(pointer, step), w.only_if(w.builder.icmp_signed("<", w.int(i), rows), mask))
+            for pointer, rows, mask in groups
+        ]
+        tiles.append([*_columns(w, pixels, 0), *_columns(w, pixels, 2)])
+    for k, value in enumerate(v for row in _both_sides(w, _slope_matrix, tiles) for v in row):
+        w.store(value, w.at(to, w.builder.add(to_start, w.builder.mul(to_step, w.int(k)))))
+
+
+@intrinsic
+def transform_sums(typing_context, to, to_start, sums, sums_start, sums_step):
+    """Transform a vector of weight gradients back to kernels of 3x3, which go to ``to_start`` on, tap by tap."""
+    return signature_of(to, to_start, sums, sums_start, sums_step), write_with(_write_sums)
+
+
+def _write_sums(w, to, to_start, sums, sums_start, sums_step):
+    sums, to = w.at(sums, sums_start), w.at(to, to_start)
+    squares = [[w.load(sums, w.builder.mul(sums_step, w.int(SPAN * i + j))) for j in range(SPAN)] for i in range(SPAN)]
+    for k, value in enumerate(v for row in _both_sides(w, _kernel_matrix, squares) for v in row):
+        w.store(value, w.at(to, k * w.lanes))

@@ -5,6 +5,7 @@ feature pyramid network (Lin et al., arXiv:1612.03144) takes what the coarse map
 """
 
 from tinyseg import nn, ops
+from tinyseg.nn import fused
 from tinyseg.models import old_names
 
 
@@ -30,10 +31,11 @@ class FeatureLayers(nn.Module):
 
     def forward(self, x):
         """Return a dictionary of maps, the finest, ``"0"``, first, for pictures ``(N, 3, H, W)``."""
-        features = {}
+        features, layers = {}, []
         for name, module in self.named_children():
-            x = module(x)
+            layers.append(module)
             if name in self.returned:
+                x, layers = fused.run(layers, x), []
                 features[self.returned[name]] = x
         return features
 

@@ -5,6 +5,7 @@ weights fit.
 """
 
 from tinyseg import nn, ops
+from tinyseg.nn.fused import conv_norm
 
 
 class BasicBlock(nn.Module):
@@ -32,9 +33,8 @@ class BasicBlock(nn.Module):
 
     def forward(self, x):
         """Return ``(N, channels, H / stride, W / stride)`` for ``(N, in_channels, H, W)``."""
-        y = ops.relu(self.bn1(self.conv1(x)))
-        y = self.bn2(self.conv2(y))
-        return ops.relu(y + (x if self.downsample is None else self.downsample(x)))
+        y = conv_norm(self.conv1, self.bn1, x)
+        return conv_norm(self.conv2, self.bn2, y, residual=x if self.downsample is None else self.downsample(x))
 
 
 class Bottleneck(nn.Module):
@@ -64,10 +64,9 @@ class Bottleneck(nn.Module):
 
     def forward(self, x):
         """Return ``(N, 4 * channels, H / stride, W / stride)`` for ``(N, in_channels, H, W)``."""
-        y = ops.relu(self.bn1(self.conv1(x)))
-        y = ops.relu(self.bn2(self.conv2(y)))
-        y = self.bn3(self.conv3(y))
-        return ops.relu(y + (x if self.downsample is None else self.downsample(x)))
+        y = conv_norm(self.conv1, self.bn1, x)
+        y = conv_norm(self.conv2, self.bn2, y)
+        return conv_norm(self.conv3, self.bn3, y, residual=x if self.downsample is None else self.downsample(x))
 
 
 def _shortcut(in_channels, out_channels, stride, norm):
@@ -134,7 +133,7 @@ class ResNet(nn.Module):
 
     def forward(self, x):
         """Return scores ``(N, num_classes)`` for pictures ``(N, 3, H, W)``."""
-        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        x = self.maxpool(conv_norm(self.conv1, self.bn1, x))
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
         return self.fc(ops.mean(x, axis=(2, 3)))
 

@@ -5,6 +5,7 @@ BatchNorm after each; the shape of the net is that of Ronneberger, Fischer and B
 """
 
 from tinyseg import nn, ops
+from tinyseg.nn.fused import conv_norm
 from tinyseg.tensor import Tensor
 
 
@@ -26,8 +27,7 @@ class DoubleConv(nn.Module):
 
     def forward(self, x):
         """Return ``(N, out_channels, H, W)`` for ``(N, in_channels, H, W)``."""
-        x = ops.relu(self.bn1(self.conv1(x)))
-        return ops.relu(self.bn2(self.conv2(x)))
+        return conv_norm(self.conv2, self.bn2, conv_norm(self.conv1, self.bn1, x))
 
 
 class UpConv(nn.Module):
@@ -46,7 +46,7 @@ class UpConv(nn.Module):
 
     def forward(self, x):
         """Return ``(N, out_channels, 2 H, 2 W)`` for ``(N, in_channels, H, W)``."""
-        return ops.relu(self.bn1(self.conv1(x)))
+        return conv_norm(self.conv1, self.bn1, x)
 
 
 class UNet(nn.Module):

@@ -1,5 +1,6 @@
 """Modules made of modules."""
 
+from tinyseg.nn import fused
 from tinyseg.nn.module import Module
 
 
@@ -55,9 +56,7 @@ class Sequential(_Indexed):
 
     def forward(self, x):
         """Return what the last module makes of what the one before it made, and so on."""
-        for module in self:
-            x = module(x)
-        return x
+        return fused.run(list(self), x)
 
 
 class ModuleList(_Indexed):

@@ -2,9 +2,11 @@
 
 import numpy as np
 
-from tinyseg.backend import kernel
+from tinyseg.backend import has_kernel, kernel
 from tinyseg.function import Function
+from tinyseg.ops.activation import Relu
 from tinyseg.ops.shapes import pad, reshape
+from tinyseg.tensor import Tensor, is_grad_enabled
 
 
 class Conv2d(Function):
@@ -128,6 +130,87 @@ def conv_transpose2d(input, weight, bias=None, stride=1, padding=0, output_paddi
         dilation=dilation,
         groups=groups,
     )
+
+
+def conv2d_relu(
+    input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, *, scale=None, residual=None, relu=True
+):
+    """Return ``relu(conv2d(input, weight * scale, bias) + residual)``, in one pass where no gradient is recorded.
+
+    Parameters
+    ----------
+    input, weight, bias, stride, padding, dilation, groups
+        As in `conv2d`.
+    scale : Tensor, optional
+        ``(C_out,)``: what the weights of each output channel are multiplied by.
+    residual : Tensor, optional
+        What is added, of the output's shape.
+    relu : bool
+        Whether to apply the ReLU.
+
+    Returns
+    -------
+    Tensor
+        ``(N, C_out, oH, oW)``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If types, shapes or parameters do not fit each other.
+    """
+    if isinstance(padding, str):
+        input, padding = _named_padding(input, weight.shape, stride, padding, dilation)
+    parameters = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+    if _in_one_pass("conv2d_relu_forward"):
+        arrays = [None if tensor is None else tensor.array for tensor in (input, weight, bias, scale, residual)]
+        forward = kernel("conv2d_relu_forward")
+        return Tensor(forward(*arrays[:3], **parameters, scale=arrays[3], residual=arrays[4], relu=relu))
+    weight = weight if scale is None else weight * reshape(scale, -1, 1, 1, 1)
+    y = Conv2d.apply(input, weight, bias, **parameters)
+    y = y if residual is None else y + residual
+    return Relu.apply(y) if relu else y
+
+
+def conv_transpose2d_relu(
+    input, weight, bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1, *, scale=None, relu=True
+):
+    """Return ``relu(conv_transpose2d(input, weight * scale, bias))``, in one pass where no gradient is recorded.
+
+    Parameters
+    ----------
+    input, weight, bias, stride, padding, output_padding, groups, dilation
+        As in `conv_transpose2d`.
+    scale : Tensor, optional
+        ``(C_out,)``: what the weights of each output channel are multiplied by.
+    relu : bool
+        Whether to apply the ReLU.
+
+    Returns
+    -------
+    Tensor
+        ``(N, C_out, oH, oW)``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If types, shapes or parameters do not fit each other.
+    """
+    parameters = {
+        "stride": stride, "padding": padding, "output_padding": output_padding, "dilation": dilation, "groups": groups
+    }  # fmt: skip
+    if _in_one_pass("conv_transpose2d_relu_forward"):
+        arrays = [None if tensor is None else tensor.array for tensor in (input, weight, bias, scale)]
+        return Tensor(kernel("conv_transpose2d_relu_forward")(*arrays[:3], **parameters, scale=arrays[3], relu=relu))
+    if scale is not None:  # output channels are group by group along the second axis
+        per_group = reshape(weight, groups, -1, *weight.shape[1:]) * reshape(scale, groups, 1, -1, 1, 1)
+        weight = reshape(per_group, *weight.shape)
+    y = ConvTranspose2d.apply(input, weight, bias, **parameters)
+    return Relu.apply(y) if relu else y
+
+
+def _in_one_pass(name):
+    """Return whether a kernel without a backward pass may run."""
+    return not is_grad_enabled() and has_kernel(name)
 
 
 def linear(input, weight, bias=None):

@@ -1,0 +1,136 @@
+"""Which algorithm computes a convolution: the one that should take the least time.
+
+``winograd`` (``winograd.py``)
+    3x3 without stride, in float32: a quarter of the products, for transforms of input, kernel and output. Best nearly
+    everywhere; with few channels the transforms outweigh what they save.
+``channels`` (``panel_convolution.py``)
+    Lanes are output channels: small, deep maps, whatever their width and stride.
+``pixels`` (``correlation.py``)
+    Lanes are pixels of a row: everything else, and all groups.
+
+The weight gradient has the same three: ``winograd_gradient.py``, ``panel_gradient.py`` and ``weight_gradient.py``.
+
+Each estimate is a number of nanoseconds on one core: how often the innermost steps run, times what they were measured
+to take on a machine with AVX-512. On another machine all are wrong by about the same factor, which does not change the
+order. The number of threads must not enter: the choice would change the result.
+"""
+
+from functools import lru_cache
+
+import numpy as np
+
+from kernels.cpu import panel_convolution, panel_gradient, winograd
+from kernels.cpu.tiling import PANEL, lanes, multiply_tiling, panel_width
+
+#: A multiplication and addition of vectors in a register tile; what the narrow tile, which loads more, costs more.
+_PRODUCT, _NARROW = 0.3, 1.25
+#: Winograd: one channel of sixteen tiles, forth or back; one kernel of 3x3; arranging a call.
+_TRANSFORM, _KERNEL, _CALL = 150, 8, 20_000
+#: Lanes of channels: a weight is packed into panels at every call.
+_PANEL_WEIGHT = 1.2
+#: The same for weight gradients, whose operands come from farther; per kernel, lanes are added up and transformed.
+_GRADIENT_PRODUCT, _GRADIENT_TRANSFORM, _GRADIENT_KERNEL = 0.5, 400, 80
+_DOT_PRODUCT, _PANEL_PRODUCT = 0.42, 0.35
+
+_state = {"winograd": True}
+
+
+def allow_winograd(allowed):
+    """Allow or forbid Winograd's method, whose rounding errors are larger; return what held before."""
+    before, _state["winograd"] = _state["winograd"], bool(allowed)
+    return before
+
+
+def choose(dtype, x_shape, weight_shape, out_size, rows, cols):
+    """Return the name of the algorithm for a correlation.
+
+    Parameters
+    ----------
+    dtype : dtype
+        Of all arrays.
+    x_shape : (N, C, H, W)
+        Shape of the input.
+    weight_shape : (groups, out, in, kH, kW)
+        Shape of the weights.
+    out_size : (int, int)
+        Height and width of the output.
+    rows, cols : packing.Axis
+        Which input rows and columns each output row and column meets.
+
+    Returns
+    -------
+    str
+        "winograd", "channels" or "pixels".
+    """
+    estimates = estimate(np.dtype(dtype), x_shape, weight_shape, out_size, rows, cols, _state["winograd"])
+    return min(estimates, key=estimates.get)
+
+
+@lru_cache(maxsize=4096)
+def estimate(dtype, x_shape, weight_shape, out_size, rows, cols, with_winograd=True):
+    """Return the nanoseconds that each possible algorithm should take on one core, by name; see ``choose``."""
+    pictures = x_shape[0]
+    groups, channels, in_channels = weight_shape[:3]
+    height, width = out_size
+    kernels = channels * in_channels
+    taps = in_channels * sum(len(p.kernel) for p in rows.pieces) * sum(len(p.kernel) for p in cols.pieces)
+    taps /= rows.step * cols.step  # of one output
+    tile = multiply_tiling(channels)
+    vectors = pictures * groups * height * -(-width // lanes(dtype))
+    products = vectors * taps * -(-channels // tile.rows) * tile.rows
+    estimates = {"pixels": products * _PRODUCT * (1 if tile.columns <= 4 else _NARROW)}
+    if panel_convolution.possible(groups, rows, cols):
+        panels = -(-channels // panel_width(dtype))
+        products = pictures * height * width * taps * panels * PANEL.columns
+        estimates["channels"] = products * _PRODUCT + kernels * taps / max(in_channels, 1) * _PANEL_WEIGHT
+    if with_winograd and winograd.possible(dtype, groups, rows, cols):
+        vectors = winograd.vectors_of(pictures, out_size)
+        products = vectors * winograd.POINTS * in_channels * -(-channels // 8) * 8
+        transforms = vectors * (in_channels + channels) * _TRANSFORM
+        estimates["winograd"] = products * _PRODUCT + transforms + kernels * _KERNEL + _CALL
+    return estimates
+
+
+def choose_gradient(dtype, dy_shape, x_shape, groups, rows, cols):
+    """Return the name of the algorithm for the weight gradient of a correlation; parameters as for ``choose``.
+
+    Parameters
+    ----------
+    dtype : dtype
+        Of all arrays.
+    dy_shape, x_shape : tuple of int
+        Shapes of the output's gradient and of the input.
+    groups : int
+        Number of groups.
+    rows, cols : packing.Axis
+        Which input rows and columns each output row and column met.
+
+    Returns
+    -------
+    str
+        "winograd", "channels" or "pixels".
+    """
+    allowed = _state["winograd"]
+    estimates = estimate_gradient(np.dtype(dtype), dy_shape, x_shape, groups, rows, cols, allowed)
+    return min(estimates, key=estimates.get)
+
+
+@lru_cache(maxsize=4096)
+def estimate_gradient(dtype, dy_shape, x_shape, groups, rows, cols, with_winograd=True):
+    """Return the nanoseconds that each possible algorithm should take on one core, by name; see ``choose_gradient``."""
+    pictures, channels, height, width = dy_shape
+    kernels = channels * x_shape[1] // groups
+    taps = len(rows.pieces[0].kernel) * len(cols.pieces[0].kernel)
+    vectors = pictures * height * -(-width // lanes(dtype))
+    estimates = {"pixels": vectors * taps * kernels * _DOT_PRODUCT}
+    if panel_convolution.possible(groups, rows, cols):
+        if panel_gradient.gradient_pays(dtype, dy_shape, x_shape, rows, cols):
+            lane_products = -(-channels // panel_width(dtype)) * PANEL.columns * x_shape[1]
+            panels = pictures * height * width * taps * lane_products * _PANEL_PRODUCT
+            estimates["channels"] = min(panels, estimates["pixels"] * 0.99)
+    if with_winograd and winograd.possible(dtype, groups, rows, cols):
+        vectors = winograd.vectors_of(pictures, (height, width))
+        products = vectors * winograd.POINTS * kernels * _GRADIENT_PRODUCT
+        transforms = vectors * (x_shape[1] + channels) * _GRADIENT_TRANSFORM
+        estimates["winograd"] = products + transforms + kernels * _GRADIENT_KERNEL + _CALL
+    return estimates
