@@ -162,7 +162,7 @@ def test_read_only_and_strided_inputs_compile_nothing_more(rng):
 
 
 F32, ONES = (lambda n: np.ones(n, np.float32)), (np.float32(1),) * 3
-ARRAYS = tasks.Arrays(*(F32(99),) * 5, *(np.zeros(0, np.int64),) * 2, np.ones((1, 8)))
+ARRAYS = tasks.Arrays(*(F32(99),) * 6, np.ones(4), *(np.zeros(0, np.int64),) * 2, np.ones((1, 8)))
 BLOCK, CHANNEL = (ARRAYS, (99,) * tasks._SIZES, 0), (ARRAYS, (1, 1, 99) + (1,) * (tasks._SIZES - 3), 0)
 VECTORISED = [
     (relu._relu_forward_block, BLOCK),

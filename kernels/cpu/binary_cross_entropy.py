@@ -1,12 +1,13 @@
 """Binary cross entropy, on probabilities and on logits. One task computes one block and its sum in float64."""
 
 import numpy as np
-from numba import prange
 
 from kernels import checks
-from kernels.cpu.blocks import block_count, block_slice, flat
-from kernels.cpu.reduction import buffers, reduced, upstream
+from kernels.cpu.blocks import block_count, block_slice
+from kernels.cpu.memory import empty_like
+from kernels.cpu.reduction import buffers, factors, reduced, upstream
 from kernels.cpu.sigmoid import sigmoid
+from kernels.cpu.tasks import run
 from kernels.cpu.vector_math import exp, log, log1p
 from kernels.jit import RELAXED, jit
 
@@ -46,7 +47,7 @@ def binary_cross_entropy_forward(p, target, weight=None, reduction="mean"):
     weight = checks.broadcast_to("weight", weight, p)
     losses, sums = buffers(p.shape, reduction, p.dtype)
     if p.size:
-        _probability_forward_kernel(losses.reshape(-1), sums, flat(p), flat(target), flat(weight, p.dtype))
+        run(_probability_forward_block, sums.size, (p.size,), losses, p, target, weight, table=sums)
     return reduced(losses, sums, p.size, reduction)
 
 
@@ -79,10 +80,10 @@ def binary_cross_entropy_backward(dy, p, target, weight=None, reduction="mean"):
     p, target = checks.probabilities(p, target)
     weight = checks.broadcast_to("weight", weight, p)
     dy = checks.loss_gradient(dy, p, reduction)
-    dp = np.empty_like(p)
+    dp = empty_like(p)
     if p.size:
-        inputs = upstream(dy, p.size, reduction), flat(p), flat(target), flat(weight, p.dtype)
-        _probability_backward_kernel(dp.reshape(-1), *inputs, block_count(p.size))
+        factor, each = factors(upstream(dy, p.size, reduction), weight)
+        run(_probability_backward_block, block_count(p.size), (p.size,), dp, p, target, each, numbers=(factor,))
     return dp
 
 
@@ -119,8 +120,7 @@ def binary_cross_entropy_with_logits_forward(x, target, weight=None, pos_weight=
     weight, pos_weight = _weights(weight, pos_weight, x)
     losses, sums = buffers(x.shape, reduction, x.dtype)
     if x.size:
-        weights = flat(weight, x.dtype), flat(pos_weight, x.dtype)
-        _logits_forward_kernel(losses.reshape(-1), sums, flat(x), flat(target), *weights)
+        run(_logits_forward_block, sums.size, (x.size,), losses, x, target, weight, pos_weight, table=sums)
     return reduced(losses, sums, x.size, reduction)
 
 
@@ -149,11 +149,11 @@ def binary_cross_entropy_with_logits_backward(dy, x, target, weight=None, pos_we
     x, target = checks.loss_pair(x, target)
     weight, pos_weight = _weights(weight, pos_weight, x)
     dy = checks.loss_gradient(dy, x, reduction)
-    dx = np.empty_like(x)
+    dx = empty_like(x)
     if x.size:
-        weights = flat(weight, x.dtype), flat(pos_weight, x.dtype)
-        inputs = upstream(dy, x.size, reduction), flat(x), flat(target), *weights
-        _logits_backward_kernel(dx.reshape(-1), *inputs, block_count(x.size))
+        factor, each = factors(upstream(dy, x.size, reduction), weight)
+        inputs = dx, x, target, each, pos_weight
+        run(_logits_backward_block, block_count(x.size), (x.size,), *inputs, numbers=(factor,))
     return dx
 
 
@@ -167,16 +167,10 @@ def _weights(weight, pos_weight, x):
     return weight, pos_weight
 
 
-@jit(parallel=True)
-def _probability_forward_kernel(losses, sums, p, target, weight):
-    for block in prange(sums.size):
-        _probability_forward_block(np.int64(block), losses, sums, p, target, weight)
-
-
 @jit(fastmath=RELAXED)
-def _probability_forward_block(block, losses, sums, p, target, weight):
-    part = block_slice(block, p.size)
-    losses, p, target, weight = losses[part], p[part], target[part], weight[part]
+def _probability_forward_block(arrays, sizes, block):
+    part = block_slice(block, sizes[0])
+    losses, p, target, weight = arrays.out[part], arrays.a[part], arrays.b[part], arrays.c[part]
     one, least = p.dtype.type(1), p.dtype.type(-100)
     total = 0.0
     for i in range(p.size):
@@ -189,32 +183,19 @@ def _probability_forward_block(block, losses, sums, p, target, weight):
         if losses.size:
             losses[i] = loss
         total += loss
-    sums[block] = total
-
-
-@jit(parallel=True)
-def _probability_backward_kernel(dp, dy, p, target, weight, blocks):
-    for block in prange(blocks):
-        _probability_backward_block(np.int64(block), dp, dy, p, target, weight)
+    arrays.table[0, block] = total
 
 
 @jit
-def _probability_backward_block(block, dp, dy, p, target, weight):
-    part = block_slice(block, p.size)
-    dp, p, target, weight, dy = dp[part], p[part], target[part], weight[part], dy[part] if dy.size > 1 else dy
-    one, least = p.dtype.type(1), p.dtype.type(1e-12)
+def _probability_backward_block(arrays, sizes, block):
+    part = block_slice(block, sizes[0])
+    dp, p, target, each = arrays.out[part], arrays.a[part], arrays.b[part], arrays.c[part]
+    kind = p.dtype.type
+    one, least, factor = kind(1), kind(1e-12), kind(arrays.numbers[0])
     for i in range(p.size):
         width = p[i] * (one - p[i])
         gradient = (p[i] - target[i]) / (least if width < least else width)
-        if weight.size:
-            gradient *= weight[i]
-        dp[i] = gradient * (dy[i] if dy.size > 1 else dy[0])
-
-
-@jit(parallel=True)
-def _logits_forward_kernel(losses, sums, x, target, weight, pos_weight):
-    for block in prange(sums.size):
-        _logits_forward_block(np.int64(block), losses, sums, x, target, weight, pos_weight)
+        dp[i] = gradient * (each[i] if each.size else factor)
 
 
 @jit(inline="always")  # LLVM finds it too long to inline, and a call cannot be vectorised
@@ -230,38 +211,34 @@ def logit_loss(x, target, pos_weight):
 
 
 @jit(fastmath=RELAXED)
-def _logits_forward_block(block, losses, sums, x, target, weight, pos_weight):
-    part = block_slice(block, x.size)
-    losses, x, target, weight, pos_weight = losses[part], x[part], target[part], weight[part], pos_weight[part]
+def _logits_forward_block(arrays, sizes, block):
+    part = block_slice(block, sizes[0])
+    losses, x, target, weight, pos_weight = (
+        arrays.out[part], arrays.a[part], arrays.b[part], arrays.c[part], arrays.d[part],
+    )  # fmt: skip
     one = x.dtype.type(1)
     total = 0.0
     for i in range(x.size):
-        loss = (
-            weight[i] * logit_loss(x[i], target[i], pos_weight[i]) if weight.size else logit_loss(x[i], target[i], one)
-        )
+        loss = logit_loss(x[i], target[i], pos_weight[i] if weight.size else one)
+        if weight.size:
+            loss *= weight[i]
         if losses.size:
             losses[i] = loss
         total += loss
-    sums[block] = total
-
-
-@jit(parallel=True)
-def _logits_backward_kernel(dx, dy, x, target, weight, pos_weight, blocks):
-    for block in prange(blocks):
-        _logits_backward_block(np.int64(block), dx, dy, x, target, weight, pos_weight)
+    arrays.table[0, block] = total
 
 
 @jit
-def _logits_backward_block(block, dx, dy, x, target, weight, pos_weight):
-    part = block_slice(block, x.size)
-    dx, x, target, dy = dx[part], x[part], target[part], dy[part] if dy.size > 1 else dy
-    weight, pos_weight = weight[part], pos_weight[part]
-    one = x.dtype.type(1)
+def _logits_backward_block(arrays, sizes, block):
+    part = block_slice(block, sizes[0])
+    dx, x, target, each, pos_weight = (
+        arrays.out[part], arrays.a[part], arrays.b[part], arrays.c[part], arrays.d[part],
+    )  # fmt: skip
+    one, factor = x.dtype.type(1), x.dtype.type(arrays.numbers[0])
     for i in range(x.size):
         p, t = sigmoid(x[i]), target[i]
-        if weight.size:
+        gradient = p - t
+        if pos_weight.size:
             wanted = pos_weight[i] * t
-            gradient = weight[i] * ((wanted + one - t) * p - wanted)
-        else:
-            gradient = p - t
-        dx[i] = gradient * (dy[i] if dy.size > 1 else dy[0])
+            gradient = (wanted + one - t) * p - wanted
+        dx[i] = gradient * (each[i] if each.size else factor)

@@ -5,12 +5,12 @@ so that neighbouring pixels are computed at once. Sums are kept per task, in flo
 """
 
 import numpy as np
-from numba import prange
 
 from kernels import checks
-from kernels.cpu.blocks import flat
-from kernels.cpu.reduction import reduced, upstream
+from kernels.cpu.memory import empty
+from kernels.cpu.reduction import buffers, factors, reduced, upstream
 from kernels.cpu.softmax import largest_and_sum
+from kernels.cpu.tasks import run
 from kernels.cpu.vector_math import exp, log
 from kernels.jit import jit
 
@@ -56,12 +56,11 @@ def cross_entropy_forward(x, target, weight=None, ignore_index=-100, label_smoot
     shape = np.shape(target)
     x, target, weight, ignore_index, smoothing = checks.cross_entropy(x, target, weight, ignore_index, label_smoothing)
     weight = _class_weights(weight, x)
-    losses, tasks = np.empty(shape if reduction == "none" else 0, x.dtype), _tasks(x)
-    sums = np.zeros(tasks)
+    losses, sums = buffers(shape, reduction, x.dtype, _tasks(x))
     count = 0.0
     if target.size:
-        inputs = flat(x), flat(target), flat(weight)
-        _cross_entropy_forward_kernel(losses.reshape(-1), sums, *inputs, x.shape[2], ignore_index, smoothing)
+        sizes = x.shape[1], x.shape[2], ignore_index
+        run(_forward_task, sums.size, sizes, losses, x, weight, numbers=(smoothing,), places=target, table=sums)
         if reduction == "mean":
             count = _weight_of_targets(target, weight, ignore_index)
     return reduced(losses, sums, count, reduction)
@@ -93,11 +92,12 @@ def cross_entropy_backward(dy, x, target, weight=None, ignore_index=-100, label_
     x, target, weight, ignore_index, smoothing = checks.cross_entropy(x, target, weight, ignore_index, label_smoothing)
     dy = checks.loss_gradient(dy, x, reduction, shapes[1])
     weight = _class_weights(weight, x)
-    dx = np.empty(shapes[0], x.dtype)
+    dx = empty(shapes[0], x.dtype)
     if dx.size:
         count = _weight_of_targets(target, weight, ignore_index) if reduction == "mean" else 1
-        inputs = upstream(dy, count, reduction), flat(x), flat(target), flat(weight)
-        _cross_entropy_backward_kernel(dx.reshape(-1), *inputs, x.shape[2], ignore_index, smoothing, _tasks(x))
+        factor, each = factors(upstream(dy, count, reduction))
+        sizes = x.shape[1], x.shape[2], ignore_index
+        run(_backward_task, _tasks(x), sizes, dx, x, weight, each, numbers=(smoothing, factor), places=target)
     return dx
 
 
@@ -124,16 +124,12 @@ def _task_bounds(task, pixels, classes):
     return n * classes * pixels + start, n * pixels + start, min(PIXELS, pixels - start)
 
 
-@jit(parallel=True)
-def _cross_entropy_forward_kernel(losses, sums, x, target, weight, pixels, ignore_index, smoothing):
-    for task in prange(sums.size):
-        _forward_task(np.int64(task), losses, sums, x, target, weight, pixels, ignore_index, smoothing)
-
-
 @jit
-def _forward_task(task, losses, sums, x, target, weight, pixels, ignore_index, smoothing):
-    first, first_target, count = _task_bounds(task, pixels, weight.size)
-    kind = x.dtype.type
+def _forward_task(arrays, sizes, task):
+    losses, x, weight, target, smoothing = arrays.out, arrays.a, arrays.b, arrays.places, arrays.numbers[0]
+    classes, pixels, ignore_index = sizes[:3]
+    first, first_target, count = _task_bounds(task, pixels, classes)
+    kind, sum_of_losses = x.dtype.type, 0.0
     mine, spread = kind(1 - smoothing), kind(smoothing / weight.size)
     normaliser, total, even = np.empty(count, x.dtype), np.zeros(count, x.dtype), np.zeros(count, x.dtype)
     largest_and_sum(normaliser, total, total[:0], x, first, pixels, weight.size)
@@ -151,19 +147,16 @@ def _forward_task(task, losses, sums, x, target, weight, pixels, ignore_index, s
             loss = mine * weight[t] * (normaliser[p] - x[first + t * pixels + p]) + even[p]
         if losses.size:
             losses[first_target + p] = loss
-        sums[task] += loss
-
-
-@jit(parallel=True)
-def _cross_entropy_backward_kernel(dx, dy, x, target, weight, pixels, ignore_index, smoothing, tasks):
-    for task in prange(tasks):
-        _backward_task(np.int64(task), dx, dy, x, target, weight, pixels, ignore_index, smoothing)
+        sum_of_losses += loss
+    arrays.table[0, task] = sum_of_losses
 
 
 @jit
-def _backward_task(task, dx, dy, x, target, weight, pixels, ignore_index, smoothing):
-    first, first_target, count = _task_bounds(task, pixels, weight.size)
-    kind = x.dtype.type
+def _backward_task(arrays, sizes, task):
+    dx, x, weight, each, target = arrays.out, arrays.a, arrays.b, arrays.c, arrays.places
+    classes, pixels, ignore_index = sizes[:3]
+    first, first_target, count = _task_bounds(task, pixels, classes)
+    kind, smoothing = x.dtype.type, arrays.numbers[0]
     mine, spread = kind(1 - smoothing), kind(smoothing / weight.size)
     spread_weight = spread * weight.sum()
     largest, total = np.empty(count, x.dtype), np.zeros(count, x.dtype)
@@ -173,7 +166,7 @@ def _backward_task(task, dx, dy, x, target, weight, pixels, ignore_index, smooth
     for p in range(count):
         t = target[first_target + p]
         counts = t != ignore_index
-        scale[p] = (dy[first_target + p] if dy.size > 1 else dy[0]) if counts else kind(0)
+        scale[p] = (each[first_target + p] if each.size else kind(arrays.numbers[1])) if counts else kind(0)
         slope[p] = ((mine * weight[t] if counts else kind(0)) + spread_weight) * scale[p] / total[p]
     for c in range(weight.size):
         line, even = slice(first + c * pixels, first + c * pixels + count), spread * weight[c]

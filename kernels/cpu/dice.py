@@ -1,12 +1,13 @@
 """Dice loss of logits. One task computes one block and its three sums in float64."""
 
 import numpy as np
-from numba import prange
 
 from kernels import checks
-from kernels.cpu.blocks import block_count, flat, row_and_slice
+from kernels.cpu.blocks import block_count, row_and_slice
+from kernels.cpu.memory import empty_like
 from kernels.cpu.reduction import reduced, upstream
 from kernels.cpu.sigmoid import sigmoid
+from kernels.cpu.tasks import run
 from kernels.jit import RELAXED, jit
 
 
@@ -82,7 +83,7 @@ def dice_backward(dy, x, target, smooth=1.0, per_sample=False, reduction="mean")
     smooth = checks.number("smooth", smooth, 0)
     rows = _rows(x, per_sample)
     dy = checks.loss_gradient(dy, x, reduction, (rows,) if per_sample else ())
-    dx = np.empty_like(x)
+    dx = empty_like(x)
     if x.size:
         inner, denominator = _sums(x, target, rows)
         dy = upstream(dy, rows, reduction).astype(np.float64)
@@ -90,9 +91,9 @@ def dice_backward(dy, x, target, smooth=1.0, per_sample=False, reduction="mean")
             # the derivative by p is constant + slope * target
             constant = dy * (2 * inner + smooth) / (denominator + smooth) ** 2
             slope = -2 * dy / (denominator + smooth)
-            constants = np.stack((constant, slope), axis=1, dtype=x.dtype, casting="same_kind")
-        size = x.size // rows
-        _dice_backward_kernel(dx.reshape(-1), flat(x), flat(target), constants, size, block_count(size))
+            constants = np.stack(np.broadcast_arrays(constant, slope), axis=1)
+        blocks = block_count(x.size // rows)
+        run(_dice_backward_block, rows * blocks, (x.size // rows, blocks), dx, x, target, table=constants)
     return dx
 
 
@@ -105,41 +106,28 @@ def _sums(x, target, rows):
     """Return for each row the sum of p * target, and that of p + target."""
     blocks = block_count(x.size // rows)
     sums = np.empty((2, rows * blocks))
-    _dice_sums_kernel(sums[0], sums[1], flat(x), flat(target), x.size // rows, blocks)
+    run(_dice_sums_block, rows * blocks, (x.size // rows, blocks), np.empty(0, x.dtype), x, target, table=sums)
     with np.errstate(all="ignore"):
         return sums.reshape(2, rows, blocks).sum(axis=2)
 
 
-@jit(parallel=True)
-def _dice_sums_kernel(inner, denominator, x, target, size, blocks):
-    for task in prange(inner.size):
-        _dice_sums_block(np.int64(task), inner, denominator, x, target, size, blocks)
-
-
 @jit(fastmath=RELAXED)
-def _dice_sums_block(task, inner, denominator, x, target, size, blocks):
-    part = row_and_slice(task, size, blocks)[1]
-    x, target = x[part], target[part]
+def _dice_sums_block(arrays, sizes, task):
+    part = row_and_slice(task, sizes[0], sizes[1])[1]
+    x, target = arrays.a[part], arrays.b[part]
     of_product, of_both = 0.0, 0.0
     for i in range(x.size):
         p = sigmoid(x[i])
         of_product += p * target[i]
         of_both += p + target[i]
-    inner[task], denominator[task] = of_product, of_both
-
-
-@jit(parallel=True)
-def _dice_backward_kernel(dx, x, target, constants, size, blocks):
-    for task in prange(constants.shape[0] * blocks):
-        _dice_backward_block(np.int64(task), dx, x, target, constants, size, blocks)
+    arrays.table[0, task], arrays.table[1, task] = of_product, of_both
 
 
 @jit
-def _dice_backward_block(task, dx, x, target, constants, size, blocks):
-    row, part = row_and_slice(task, size, blocks)
-    constant, slope = constants[row]
-    dx, x, target = dx[part], x[part], target[part]
-    one = x.dtype.type(1)
+def _dice_backward_block(arrays, sizes, task):
+    row, part = row_and_slice(task, sizes[0], sizes[1])
+    dx, x, target, kind = arrays.out[part], arrays.a[part], arrays.b[part], arrays.a.dtype.type
+    one, constant, slope = kind(1), kind(arrays.table[row, 0]), kind(arrays.table[row, 1])
     for i in range(x.size):
         p = sigmoid(x[i])
         dx[i] = (constant + slope * target[i]) * p * (one - p)

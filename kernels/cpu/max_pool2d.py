@@ -54,7 +54,8 @@ def max_pool2d_forward(x, kernel_size, stride=None, padding=0, dilation=1, ceil_
     As in PyTorch: the first of equal values wins; NaN beats all numbers, and of several NaN the last one wins; a window
     of only minus infinity gives its first element.
     """
-    return pool(*checks.max_pool2d(x, kernel_size, stride, padding, dilation, ceil_mode), keep_indices=True)
+    x, geometry = checks.max_pool2d(x, kernel_size, stride, padding, dilation, ceil_mode)
+    return pool(x, geometry, keep_indices=True)
 
 
 def max_pool2d_backward(dy, indices, input_shape):

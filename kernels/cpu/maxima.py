@@ -22,4 +22,5 @@ def max_pool2d_maxima(x, kernel_size, stride=None, padding=0, dilation=1, ceil_m
     TypeError, ValueError
         As in `max_pool2d_forward`.
     """
-    return pool(*checks.max_pool2d(x, kernel_size, stride, padding, dilation, ceil_mode), keep_indices=False)[0]
+    x, geometry = checks.max_pool2d(x, kernel_size, stride, padding, dilation, ceil_mode)
+    return pool(x, geometry, keep_indices=False)[0]

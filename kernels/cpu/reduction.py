@@ -1,14 +1,17 @@
 """What the losses have in common: an array of single losses, or one sum per block, and then their sum or mean."""
 
+import math
+
 import numpy as np
 
-from kernels.cpu.blocks import block_count, flat
+from kernels.cpu.blocks import block_count
+from kernels.cpu.memory import empty
 
 
 def buffers(shape, reduction, dtype, blocks=None):
-    """Return where a kernel puts single losses (of size 0 unless ``reduction`` is "none") and the sum of each block."""
-    losses = np.empty(shape if reduction == "none" else 0, dtype)
-    return losses, np.zeros(block_count(int(np.prod(shape))) if blocks is None else blocks)
+    """Return where a task puts single losses (of size 0 unless ``reduction`` is "none"), and the sum of its block."""
+    losses = empty(shape if reduction == "none" else (0,), dtype)
+    return losses, np.zeros((1, block_count(math.prod(shape)) if blocks is None else blocks))
 
 
 def reduced(losses, sums, count, reduction):
@@ -26,8 +29,16 @@ def reduced(losses, sums, count, reduction):
 
 
 def upstream(dy, count, reduction):
-    """Return the flat gradient of the sum of losses: one number, or one for each loss."""
+    """Return the gradient of the sum of losses: one number, or one for each loss."""
     if reduction == "mean":
         with np.errstate(all="ignore"):
             dy = np.asarray(dy.astype(np.float64) / count if count else 0.0, dy.dtype)
-    return flat(dy)
+    return dy
+
+
+def factors(dy, weight=None):
+    """Return what each gradient is multiplied by: one number, or an array for each loss (else None)."""
+    if weight is not None:
+        with np.errstate(all="ignore"):
+            return 1.0, weight * dy.reshape(weight.shape if dy.size == weight.size else ())
+    return (float(dy.reshape(())), None) if dy.size == 1 else (1.0, dy)

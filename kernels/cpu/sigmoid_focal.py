@@ -1,12 +1,11 @@
 """Sigmoid focal loss. One task computes one block and its sum in float64."""
 
-import numpy as np
-from numba import prange
-
 from kernels import checks
 from kernels.cpu.binary_cross_entropy import logit_loss
-from kernels.cpu.blocks import block_count, block_slice, flat
-from kernels.cpu.reduction import buffers, reduced, upstream
+from kernels.cpu.blocks import block_count, block_slice
+from kernels.cpu.memory import empty_like
+from kernels.cpu.reduction import buffers, factors, reduced, upstream
+from kernels.cpu.tasks import run
 from kernels.cpu.vector_math import exp, log
 from kernels.jit import RELAXED, jit
 
@@ -45,10 +44,10 @@ def sigmoid_focal_forward(x, target, alpha=0.25, gamma=2.0, reduction="none"):
     """
     checks.reduction(reduction)
     x, target = checks.loss_pair(x, target)
-    parameters = _parameters(alpha, gamma, x.dtype)
+    parameters = _parameters(alpha, gamma)
     losses, sums = buffers(x.shape, reduction, x.dtype)
     if x.size:
-        _sigmoid_focal_forward_kernel(losses.reshape(-1), sums, flat(x), flat(target), parameters)
+        run(_sigmoid_focal_forward_block, sums.size, (x.size,), losses, x, target, numbers=parameters, table=sums)
     return reduced(losses, sums, x.size, reduction)
 
 
@@ -76,25 +75,20 @@ def sigmoid_focal_backward(dy, x, target, alpha=0.25, gamma=2.0, reduction="none
     """
     x, target = checks.loss_pair(x, target)
     dy = checks.loss_gradient(dy, x, reduction)
-    parameters = _parameters(alpha, gamma, x.dtype)
-    dx = np.empty_like(x)
+    parameters = _parameters(alpha, gamma)
+    dx = empty_like(x)
     if x.size:
-        inputs = upstream(dy, x.size, reduction), flat(x), flat(target)
-        _sigmoid_focal_backward_kernel(dx.reshape(-1), *inputs, parameters, block_count(x.size))
+        factor, each = factors(upstream(dy, x.size, reduction))
+        numbers, blocks = (*parameters, factor), block_count(x.size)
+        run(_sigmoid_focal_backward_block, blocks, (x.size,), dx, x, target, each, numbers=numbers)
     return dx
 
 
-def _parameters(alpha, gamma, dtype):
+def _parameters(alpha, gamma):
     """Return the factor where the target is 0, what a target of 1 adds to it, and gamma."""
     alpha, gamma = checks.number("alpha", alpha, None, 1), checks.number("gamma", gamma, 0)
     first, more = (1 - alpha, 2 * alpha - 1) if alpha >= 0 else (1, 0)
-    return dtype.type(first), dtype.type(more), dtype.type(gamma)
-
-
-@jit(parallel=True)
-def _sigmoid_focal_forward_kernel(losses, sums, x, target, parameters):
-    for block in prange(sums.size):
-        _sigmoid_focal_forward_block(np.int64(block), losses, sums, x, target, parameters)
+    return first, more, gamma
 
 
 # inline: LLVM finds them too long, and a call cannot be vectorised
@@ -114,11 +108,11 @@ def _probabilities(x):
 
 
 @jit(fastmath=RELAXED)
-def _sigmoid_focal_forward_block(block, losses, sums, x, target, parameters):
-    part = block_slice(block, x.size)
-    losses, x, target = losses[part], x[part], target[part]
-    first, more, gamma = parameters
-    one = x.dtype.type(1)
+def _sigmoid_focal_forward_block(arrays, sizes, block):
+    part = block_slice(block, sizes[0])
+    losses, x, target = arrays.out[part], arrays.a[part], arrays.b[part]
+    kind, numbers = x.dtype.type, arrays.numbers
+    one, first, more, gamma = kind(1), kind(numbers[0]), kind(numbers[1]), kind(numbers[2])
     total = 0.0
     for i in range(x.size):
         t = target[i]
@@ -128,21 +122,16 @@ def _sigmoid_focal_forward_block(block, losses, sums, x, target, parameters):
         if losses.size:
             losses[i] = loss
         total += loss
-    sums[block] = total
-
-
-@jit(parallel=True)
-def _sigmoid_focal_backward_kernel(dx, dy, x, target, parameters, blocks):
-    for block in prange(blocks):
-        _sigmoid_focal_backward_block(np.int64(block), dx, dy, x, target, parameters)
+    arrays.table[0, block] = total
 
 
 @jit
-def _sigmoid_focal_backward_block(block, dx, dy, x, target, parameters):
-    part = block_slice(block, x.size)
-    dx, x, target, dy = dx[part], x[part], target[part], dy[part] if dy.size > 1 else dy
-    first, more, gamma = parameters
-    zero, one = x.dtype.type(0), x.dtype.type(1)
+def _sigmoid_focal_backward_block(arrays, sizes, block):
+    part = block_slice(block, sizes[0])
+    dx, x, target, each = arrays.out[part], arrays.a[part], arrays.b[part], arrays.c[part]
+    kind, numbers = x.dtype.type, arrays.numbers
+    zero, one, factor = kind(0), kind(1), kind(numbers[3])
+    first, more, gamma = kind(numbers[0]), kind(numbers[1]), kind(numbers[2])
     for i in range(x.size):
         t = target[i]
         p, rest = _probabilities(x[i])
@@ -151,4 +140,4 @@ def _sigmoid_focal_backward_block(block, dx, dy, x, target, parameters):
         # the derivative of miss**gamma: by miss, then of miss by x; 0 where miss is, though 0**(gamma - 1) may not be
         by_x = zero if miss <= zero else gamma * power / miss * (one - t - t) * p * rest
         gradient = (first + more * t) * (power * (p - t) + by_x * logit_loss(x[i], t, one))
-        dx[i] = gradient * (dy[i] if dy.size > 1 else dy[0])
+        dx[i] = gradient * (each[i] if each.size else factor)

@@ -1,11 +1,10 @@
 """Smooth L1 loss. One task computes one block and its sum in float64."""
 
-import numpy as np
-from numba import prange
-
 from kernels import checks
-from kernels.cpu.blocks import block_count, block_slice, flat
-from kernels.cpu.reduction import buffers, reduced, upstream
+from kernels.cpu.blocks import block_count, block_slice
+from kernels.cpu.memory import empty_like
+from kernels.cpu.reduction import buffers, factors, reduced, upstream
+from kernels.cpu.tasks import run
 from kernels.jit import RELAXED, jit
 
 
@@ -42,7 +41,7 @@ def smooth_l1_forward(x, target, beta=1.0, reduction="mean"):
     beta = x.dtype.type(checks.number("beta", beta, 0))
     losses, sums = buffers(x.shape, reduction, x.dtype)
     if x.size:
-        _smooth_l1_forward_kernel(losses.reshape(-1), sums, flat(x), flat(target), beta)
+        run(_smooth_l1_forward_block, sums.size, (x.size,), losses, x, target, numbers=(beta,), table=sums)
     return reduced(losses, sums, x.size, reduction)
 
 
@@ -71,24 +70,19 @@ def smooth_l1_backward(dy, x, target, beta=1.0, reduction="mean"):
     x, target = checks.loss_pair(x, target)
     dy = checks.loss_gradient(dy, x, reduction)
     beta = x.dtype.type(checks.number("beta", beta, 0))
-    dx = np.empty_like(x)
+    dx = empty_like(x)
     if x.size:
-        inputs = upstream(dy, x.size, reduction), flat(x), flat(target)
-        _smooth_l1_backward_kernel(dx.reshape(-1), *inputs, beta, block_count(x.size))
+        factor, each = factors(upstream(dy, x.size, reduction))
+        blocks = block_count(x.size)
+        run(_smooth_l1_backward_block, blocks, (x.size,), dx, x, target, each, numbers=(beta, factor))
     return dx
 
 
-@jit(parallel=True)
-def _smooth_l1_forward_kernel(losses, sums, x, target, beta):
-    for block in prange(sums.size):
-        _smooth_l1_forward_block(np.int64(block), losses, sums, x, target, beta)
-
-
 @jit(fastmath=RELAXED)
-def _smooth_l1_forward_block(block, losses, sums, x, target, beta):
-    part = block_slice(block, x.size)
-    losses, x, target = losses[part], x[part], target[part]
-    half = x.dtype.type(0.5)
+def _smooth_l1_forward_block(arrays, sizes, block):
+    part = block_slice(block, sizes[0])
+    losses, x, target = arrays.out[part], arrays.a[part], arrays.b[part]
+    half, beta = x.dtype.type(0.5), x.dtype.type(arrays.numbers[0])
     total = 0.0
     for i in range(x.size):
         d = abs(x[i] - target[i])
@@ -96,23 +90,18 @@ def _smooth_l1_forward_block(block, losses, sums, x, target, beta):
         if losses.size:
             losses[i] = loss
         total += loss
-    sums[block] = total
-
-
-@jit(parallel=True)
-def _smooth_l1_backward_kernel(dx, dy, x, target, beta, blocks):
-    for block in prange(blocks):
-        _smooth_l1_backward_block(np.int64(block), dx, dy, x, target, beta)
+    arrays.table[0, block] = total
 
 
 @jit
-def _smooth_l1_backward_block(block, dx, dy, x, target, beta):
-    part = block_slice(block, x.size)
-    dx, x, target, dy = dx[part], x[part], target[part], dy[part] if dy.size > 1 else dy
-    zero, one = x.dtype.type(0), x.dtype.type(1)
+def _smooth_l1_backward_block(arrays, sizes, block):
+    part = block_slice(block, sizes[0])
+    dx, x, target, each = arrays.out[part], arrays.a[part], arrays.b[part], arrays.c[part]
+    kind = x.dtype.type
+    zero, one, beta, factor = kind(0), kind(1), kind(arrays.numbers[0]), kind(arrays.numbers[1])
     for i in range(x.size):
         d = x[i] - target[i]
         # not d / beta where beta is 0, except for NaN
         sign = one if d > zero else (-one if d < zero else zero)
         slope = sign if abs(d) >= beta else d / beta
-        dx[i] = slope * (dy[i] if dy.size > 1 else dy[0])
+        dx[i] = slope * (each[i] if each.size else factor)

@@ -29,17 +29,34 @@ class Arrays(NamedTuple):
     a: np.ndarray  # inputs of that type, read-only
     b: np.ndarray
     c: np.ndarray
+    d: np.ndarray
+    numbers: np.ndarray  # float64, read-only: parameters
     indices: np.ndarray  # int64, a result
     places: np.ndarray  # int64, read-only
     table: np.ndarray  # float64, two axes: constants, and sums
 
 
 _NO_INDEX, _NO_TABLE = np.empty(0, np.int64), np.empty((0, 0))
-_NO_PLACES = flat(_NO_INDEX)
+_NO_PLACES, _NO_NUMBERS = flat(_NO_INDEX), flat(None, np.float64)
 _NOTHING = {kind: (np.empty(0, kind), flat(None, kind)) for kind in (np.dtype(np.float32), np.dtype(np.float64))}
 
 
-def run(task, tasks, sizes, out, a=None, b=None, c=None, *, more=None, indices=None, places=None, table=_NO_TABLE):
+def run(
+    task,
+    tasks,
+    sizes,
+    out,
+    a=None,
+    b=None,
+    c=None,
+    d=None,
+    *,
+    more=None,
+    numbers=None,
+    indices=None,
+    places=None,
+    table=_NO_TABLE,
+):
     """Run ``task(arrays, sizes, number)`` for each number below ``tasks``, in parallel.
 
     Parameters
@@ -50,8 +67,10 @@ def run(task, tasks, sizes, out, a=None, b=None, c=None, *, more=None, indices=N
         How many there are.
     sizes : tuple of int
         What it is told; zeros follow.
-    out, a, b, c, more, indices, places, table : ndarray, optional
+    out, a, b, c, d, more, indices, places, table : ndarray, optional
         See `Arrays`. Results are C-contiguous; the type of ``out`` counts even where it is empty.
+    numbers : tuple of float, optional
+        Further parameters.
     """
     to, source = _NOTHING[out.dtype]
     arrays = (
@@ -60,13 +79,15 @@ def run(task, tasks, sizes, out, a=None, b=None, c=None, *, more=None, indices=N
         source if a is None else flat(a),
         source if b is None else flat(b),
         source if c is None else flat(c),
+        source if d is None else flat(d),
+        _NO_NUMBERS if numbers is None else flat(np.array(numbers, np.float64)),
         _NO_INDEX if indices is None else indices.reshape(-1),
         _NO_PLACES if places is None else flat(places),
         table,
     )
     sizes = sizes + (0,) * (_SIZES - len(sizes))
     address = native(task, out.dtype, (Arrays(*arrays), sizes, 0)).address
-    _run_kernel(address, arrays, sizes, tasks, max(array.size for array in arrays[:5]) > BLOCK)
+    _run_kernel(address, arrays, sizes, tasks, max(array.size for array in arrays[:6]) > BLOCK)
 
 
 @jit(parallel=True)
