@@ -131,6 +131,21 @@ def test_low_quality_matches_by_hand():
     assert tb.match(np.array([[0.0, 0.0]]), 0.7, 0.3, allow_low_quality=True).tolist() == [0, 0]
 
 
+@pytest.mark.parametrize("claims", [False, True])
+@pytest.mark.parametrize("seed", range(10))
+def test_matching_equals_the_definition(claims, seed):
+    rng = np.random.default_rng(seed)
+    iou = rng.integers(0, 11, (int(rng.integers(1, 5)), 30)).astype(F32) / F32(10)
+    iou[rng.random(iou.shape) < 0.02] = np.nan  # of two boxes without area
+    expected = []
+    for column in iou.T:
+        best = int(np.argmax(column))  # NaN counts as the largest
+        claimed = claims and any(column[i] == row.max() for i, row in enumerate(iou))
+        between = tb.BACKGROUND if column[best] < 0.6 else tb.IGNORED
+        expected.append(between if column[best] < 0.8 and not claimed else best)
+    assert tb.match(iou, 0.8, 0.6, claims).tolist() == expected
+
+
 def test_matching_of_nothing():
     assert tb.match(np.zeros((0, 3)), 0.7, 0.3, allow_low_quality=True).tolist() == [-1, -1, -1]
     assert tb.match(np.zeros((2, 0)), 0.7, 0.3, allow_low_quality=True).shape == (0,)
@@ -242,6 +257,28 @@ def test_proposals_by_hand():
     kept, of_kept = tb.filter_proposals(boxes, scores, [3, 4], (40, 50), 4, 10)
     np.testing.assert_array_equal(of_kept, [9, 8, 7, 5, 1])
     np.testing.assert_array_equal(kept[3], [30, 30, 50, 40])
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_best_of_a_level_are_in_stable_order(seed):
+    rng = np.random.default_rng(seed)
+    scores = rng.integers(-3, 4, 40).astype(F32)  # many are equal
+    scores[rng.integers(0, 40, 2)] = np.inf, -np.inf
+    low = np.arange(40, dtype=F32)  # boxes far from each other
+    boxes = np.stack([10 * low, low, 10 * low + 5, low + 5], axis=1)
+    for count in (0, 1, 7, 39, 40, 50):
+        kept, of_kept = tb.filter_proposals(boxes, scores, [40], (500, 500), count, 40, score_threshold=-np.inf)
+        order = sorted(range(40), key=lambda i: -scores[i])[:count]
+        np.testing.assert_array_equal(kept, boxes[order])
+        np.testing.assert_array_equal(of_kept, scores[order])
+
+
+@pytest.mark.parametrize("count", [2, 3, 4])
+def test_a_score_of_nan_comes_last(count):
+    scores = np.array([1, np.nan, 3, 2], F32)
+    boxes = np.array([[0, 0, 5, 5], [10, 0, 15, 5], [20, 0, 25, 5], [30, 0, 35, 5]], F32)
+    kept, of_kept = tb.filter_proposals(boxes, scores, [4], (90, 90), count, 4)
+    assert of_kept.tolist() == [3, 2, 1][:count]
 
 
 def test_proposals_of_nothing():

@@ -130,3 +130,26 @@ def test_arguments_are_torchvision_s_but_aligned_must_be_named():
     assert list(inspect.signature(ops.roi_align).parameters) == names
     with pytest.raises(TypeError, match="aligned"):
         ops.roi_align(Tensor(np.zeros((1, 1, 4, 4))), np.zeros((1, 5)), 2)
+
+
+@pytest.mark.parametrize("levels", [[1, 0, 1, 0], [1, 1, 1, 1], [0, 0, 0, 0]], ids=["mixed", "coarse", "fine"])
+@pytest.mark.parametrize("op", ["align", "pool"])
+def test_several_scales_equal_one_operator_per_level(op, levels, rng):
+    boxes = [np.array([[0, 0, 9, 9], [3, 1, 12, 7.0]]), np.array([[2, 2, 8, 9], [5, 0, 15, 11.0]])]
+    arrays, scales = [rng.standard_normal((2, 3, n, n)) for n in (16, 8)], [1.0, 0.5]
+    maps = [Tensor(a, requires_grad=True) for a in arrays]
+    y = ops.multi_scale_roi(maps, boxes, (2, 3), scales, np.array(levels), roi_op=op, sampling_ratio=2)
+    dy = rng.standard_normal(y.shape)
+    (y * Tensor(dy)).sum().backward()
+    for level, (array, scale) in enumerate(zip(arrays, scales, strict=True)):
+        rows = np.flatnonzero(np.array(levels) == level)
+        if not len(rows):
+            assert maps[level].grad is None
+            continue
+        rois = np.column_stack([[0, 0, 1, 1], np.concatenate(boxes)])[rows]
+        x = Tensor(array, requires_grad=True)
+        how = {"sampling_ratio": 2, "aligned": False} if op == "align" else {}
+        one = getattr(ops, f"roi_{op}")(x, rois, (2, 3), scale, **how)
+        (one * Tensor(dy[rows])).sum().backward()
+        np.testing.assert_array_equal(y.numpy()[rows], one.numpy())
+        np.testing.assert_array_equal(maps[level].grad.numpy(), x.grad.numpy())

@@ -42,11 +42,11 @@ def match(iou, high_threshold, low_threshold, allow_low_quality=False):
         raise ValueError(f"iou has shape {iou.shape}; expected (true boxes, candidates)")
     if iou.size == 0:
         return np.full(iou.shape[1], BACKGROUND, np.int64)
-    best = iou.argmax(axis=0)
-    largest = iou[best, np.arange(iou.shape[1])]
-    matches = np.where(largest < high_threshold, IGNORED, best)
-    matches[largest < low_threshold] = BACKGROUND
+    largest = iou.max(axis=0)
+    matches = np.where(largest < low_threshold, BACKGROUND, IGNORED)
+    matched = ~(largest < high_threshold)  # so that NaN matches, as it is the largest of all to argmax
     if allow_low_quality:
-        claimed = (iou == iou.max(axis=1, keepdims=True)).any(axis=0)
-        matches[claimed] = best[claimed]
+        matched |= (iou == iou.max(axis=1, keepdims=True)).any(axis=0)
+    few = np.flatnonzero(matched)
+    matches[few] = iou[:, few].argmax(axis=0)
     return matches.astype(np.int64)

@@ -87,10 +87,7 @@ def filter_proposals(
             "expected the same number"
         )
     ends = np.cumsum([0, *level_sizes])
-    best = [
-        start + np.argsort(-scores[start:end], kind="stable")[:top_n_before]
-        for start, end in zip(ends[:-1], ends[1:], strict=True)
-    ]
+    best = [start + _best(scores[start:end], top_n_before) for start, end in zip(ends[:-1], ends[1:], strict=True)]
     levels = np.repeat(np.arange(len(best)), [len(indices) for indices in best])
     chosen = np.concatenate(best) if best else np.zeros(0, np.int64)
     boxes, scores = clip_to_picture(boxes[chosen], image_size), scores[chosen]
@@ -101,3 +98,15 @@ def filter_proposals(
     boxes, scores, levels = boxes[good], scores[good], levels[good]
     keep = ops.batched_nms(boxes, scores, levels, iou_threshold)[:top_n_after]
     return boxes[keep], scores[keep]
+
+
+def _best(scores, count):
+    """Return which scores are the highest, at most ``count``, by falling score; of equal ones the earlier first."""
+    falling = -scores
+    if 0 < count < len(scores):
+        limit = np.partition(falling, count - 1)[count - 1]
+        if not np.isnan(limit):  # NaN come last: none is among the best
+            better = np.flatnonzero(falling < limit)
+            best = np.sort(np.concatenate([better, np.flatnonzero(falling == limit)[: count - len(better)]]))
+            return best[np.argsort(falling[best], kind="stable")]
+    return np.argsort(falling, kind="stable")[:count]

@@ -34,18 +34,23 @@ class MultiScale(Function):
     """A RoI operator on several maps: each box from the map of its own level."""
 
     def forward(self, *maps, operator, rois, levels, scales, output_size, **how):
-        y = np.empty((len(rois), maps[0].shape[1], *output_size), maps[0].dtype)
+        y = None
         self.nodes = []
         for level, (x, scale) in enumerate(zip(maps, scales, strict=True)):
             rows, node = np.flatnonzero(levels == level), operator()
-            y[rows] = node.forward(x, rois=rois[rows], output_size=output_size, spatial_scale=scale, **how)
+            part = node.forward(x, rois=rois[rows], output_size=output_size, spatial_scale=scale, **how)
             self.nodes.append((rows, node))
+            if len(rows) == len(rois):  # all boxes on one level: nothing to put in order
+                y = part
+            elif len(rows):
+                y = np.empty((len(rois), *part.shape[1:]), part.dtype) if y is None else y
+                y[rows] = part
         self.saved = tuple(array for _, node in self.nodes for array in node.saved)
         return y
 
     def backward(self, dy):
         return [
-            node.backward(dy[rows]) if needed and len(rows) else None
+            node.backward(dy if len(rows) == len(dy) else dy[rows]) if needed and len(rows) else None
             for needed, (rows, node) in zip(self.needs, self.nodes, strict=True)
         ]
 
