@@ -7,6 +7,7 @@ from cases import compare, of
 
 import kernels
 from kernels.cpu import channels_last, roi_align
+from kernels.cpu.roi_vectors import largest_of_rows, whole_vectors
 
 cpu, naive = kernels.get("cpu"), kernels.get("naive")
 BOTH = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
@@ -114,6 +115,28 @@ def test_transposition(dtype, size):
     expected = np.zeros_like(to)
     expected[1 : columns + 1, 1 : rows + 1] = source[:, 2 : columns + 2].T
     np.testing.assert_array_equal(to, expected)
+
+
+@BOTH
+@pytest.mark.parametrize("channels", [1, 15, 16, 17, 63, 64, 65, 130])
+def test_largest_of_rows_keeps_within_its_rows(dtype, channels):
+    rng, guard = np.random.default_rng(channels), 77
+    step = whole_vectors(channels, np.dtype(dtype).itemsize)
+    source = np.full(guard + 12 * step + guard, np.inf, dtype)
+    rows = source[guard:-guard].reshape(12, step)
+    rows[:] = rng.integers(-3, 4, rows.shape)  # many are equal
+    rows[rng.random(rows.shape) < 0.1] = np.nan
+    cells = np.array([3, 4, 7, 8, 11, 99])
+    to, places = (np.full(guard + step + guard, np.nan, dtype) for _ in range(2))
+    lowest = np.array([-2], dtype)
+    largest_of_rows(to, places, guard, lowest, source, guard, step, cells, 5)
+    place = places.view({4: np.int32, 8: np.int64}[places.itemsize])[guard:-guard]
+    chosen = np.where(rows[cells[:5]] > -2, rows[cells[:5]], -np.inf)
+    nothing = (chosen == -np.inf).all(axis=0)
+    np.testing.assert_array_equal(to[guard:-guard], np.where(nothing, -2, chosen.max(axis=0)))
+    np.testing.assert_array_equal(place, np.where(nothing, -1, cells[chosen.argmax(axis=0)]))
+    for array in (to, places):
+        assert np.isnan(array[:guard]).all() and np.isnan(array[-guard:]).all()
 
 
 @pytest.mark.skipif(numba.config.NUMBA_NUM_THREADS < 2, reason="needs two processors")
