@@ -97,6 +97,21 @@ def test_a_system_that_reserves_nothing(monkeypatch):
     pool.release()
 
 
+def test_zeros_are_zeros_wherever_they_lie(pool, rng):
+    keep = [pool.empty((int(rng.integers(memory.SMALL, MIB)),), np.uint8) for _ in range(40)]
+    for a in keep:
+        a[...] = 1
+    for _ in range(60):  # pieces that begin and end within pages
+        keep.pop(rng.integers(len(keep)))
+        zeros = pool.empty((int(rng.integers(memory.SMALL, MIB)),), np.uint8, cleared=True)
+        assert not zeros.any()
+        zeros[...] = 1
+        assert all(a.all() for a in keep)
+        keep.append(zeros)
+    assert not pool.empty((64 * MIB,), np.uint8, cleared=True).any()  # NumPy's own
+    assert memory.zeros((3, MIB), np.float32).shape == (3, MIB)
+
+
 @pytest.mark.parametrize("give_back", ["release", "patience"])
 def test_idle_memory_goes_back_to_the_system(pool, monkeypatch, give_back):
     if not reserved(pool) or sys.platform != "linux":

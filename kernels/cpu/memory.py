@@ -11,6 +11,7 @@ process's memory), and where it is full, NumPy's own memory takes its place.
 """
 
 import contextlib
+import ctypes
 import mmap
 import os
 import sys
@@ -28,6 +29,8 @@ SMALL = 1 << 18
 ALIGNMENT = 64
 #: Seconds after which memory that was not used goes back to the system, when the pool is next asked.
 PATIENCE = 60.0
+#: Whether pages that were given back are zeros when they are next used. Other systems may leave what was there.
+_CLEARS = sys.platform == "linux"
 
 
 class _Lease:
@@ -77,15 +80,15 @@ class Pool:
         self._reach = 0  # the highest byte in use since the last look at the clock, and when that was
         self._looked_at = 0.0
 
-    def empty(self, shape, dtype):
-        """Return an array of any content; see `empty`."""
+    def empty(self, shape, dtype, cleared=False):
+        """Return an array of any content, or ``cleared``, of zeros; see `empty` and `zeros`."""
         shape, dtype = tuple(shape), np.dtype(dtype)
         size = dtype.itemsize
         for length in shape:
             size *= length
-        start = None if size < SMALL else self._lend(size + -size % ALIGNMENT)
+        start = None if size < SMALL else self._lend(size + -size % ALIGNMENT, cleared)
         if start is None:
-            return np.empty(shape, dtype)
+            return (np.zeros if cleared else np.empty)(shape, dtype)
         piece = start, start + size + -size % ALIGNMENT
         return np.asarray(_Lease(self, piece, self._address + start, shape, dtype))
 
@@ -110,8 +113,10 @@ class Pool:
                 self._discard(start, min(end, self.touched))
             self.touched = self._reach = self._end_of_use()
 
-    def _lend(self, size):
+    def _lend(self, size, cleared=False):
         """Return where a piece of ``size`` bytes starts; None if there is no gap for it."""
+        if cleared and not _CLEARS:
+            return None
         with self.lock:
             if self._space is None and self._capacity:
                 self._reserve()
@@ -121,6 +126,8 @@ class Pool:
                 return None
             start, end = self._gaps[found]
             self._gaps[found : found + 1] = [(start + size, end)] if start + size < end else []
+            if cleared:
+                self._clear(start, start + size)
             self.lent += size
             self._reach = max(self._reach, start + size)
             self.touched = max(self.touched, self._reach)
@@ -164,11 +171,20 @@ class Pool:
         start, end = self._gaps[-1] if self._gaps else (0, 0)
         return start if end == self._capacity else self._capacity
 
+    def _clear(self, start, end):
+        """Make zeros of all from ``start`` to ``end``: of whole pages by giving them back."""
+        end = min(end, self.touched)
+        first, last = start + -start % mmap.PAGESIZE, end - end % mmap.PAGESIZE
+        self._discard(start, end)
+        for begin, stop in ((start, min(first, end)), (max(last, start), end)):
+            if begin < stop:
+                ctypes.memset(self._address + begin, 0, stop - begin)
+
     def _discard(self, start, end):
         """Let the system have the whole pages from ``start`` to ``end``."""
         start, end = start + -start % mmap.PAGESIZE, end - end % mmap.PAGESIZE
         if start < end:
-            self._space.madvise(mmap.MADV_DONTNEED if sys.platform == "linux" else mmap.MADV_FREE, start, end - start)
+            self._space.madvise(mmap.MADV_DONTNEED if _CLEARS else mmap.MADV_FREE, start, end - start)
 
 
 def _physical_memory():
@@ -198,6 +214,14 @@ def empty(shape, dtype):
         C-contiguous and writable. It may not own its memory (``flags.owndata``), otherwise it is like any array.
     """
     return _pool.empty(shape, dtype)
+
+
+def zeros(shape, dtype):
+    """Return an array of zeros, as `empty` does, for results of which only a part is ever written.
+
+    Like ``np.zeros`` it takes up memory page by page, as it is used; idle memory where it lies goes back.
+    """
+    return _pool.empty(shape, dtype, cleared=True)
 
 
 def empty_like(a):

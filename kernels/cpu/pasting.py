@@ -8,6 +8,7 @@ import numpy as np
 from numba import prange
 
 from kernels import checks, scalar_math
+from kernels.cpu import memory
 from kernels.jit import jit
 
 _bilinear_source = jit(scalar_math.bilinear_source)
@@ -42,7 +43,7 @@ def paste_masks(masks, boxes, image_size):
     As torchvision's ``paste_masks_in_image``: each mask gets a border of zeros, and its box grows to match.
     """
     masks, boxes, image_size = checks.paste_masks(masks, boxes, image_size)
-    y = np.zeros((masks.shape[0], 1, *image_size), masks.dtype)
+    y = memory.zeros((masks.shape[0], 1, *image_size), masks.dtype)
     if y.size:
         padded = np.pad(masks[:, 0], ((0, 0), (1, 1), (1, 1)))
         _paste_masks_kernel(y[:, 0], padded, _grown(boxes, masks.shape[2]), masks.dtype.type(0.5))
