@@ -48,6 +48,9 @@ CONVOLUTIONS = [
     ((1, 1, 6, 201), 3, (3, 3), (1, 1), (2, 0)),
     ((1, 4, 31, 18), 17, (3, 3), (1, 1), (3, 3)),
     ((3, 20, 7, 7), 21, (3, 3), (1, 1), (1, 1)),
+    ((1, 2, 5, 20), 3, (3, 3), (1, 1), (1, 100)),
+    ((1, 1, 3, 2), 2, (3, 3), (1, 1), (9, 8)),
+    ((1, 0, 5, 4), 2, (3, 3), (1, 1), (1, 1)),
     ((0, 2, 4, 4), 3, (3, 3), (1, 1), (1, 1)),
     ((1, 2, 3, 3), 2, (1, 1), (1, 1), (0, 0)),
     ((2, 3, 8, 9), 5, (2, 4), (1, 1), (1, 2)),
@@ -182,7 +185,7 @@ def tile_in_python(dtype, calls):
         assert weight_start >= 0 and weight_start + tap_count * rows <= weights.size and tap_count <= taps.size
         factors = weights.reshape(-1)[weight_start : weight_start + tap_count * rows].reshape(tap_count, rows)
         places = pixel_start + taps[:tap_count, None] + np.arange(width)
-        assert places.min() >= 0 and places.max() < pixels.size
+        assert ((places >= 0) & (places < pixels.size)).all()
         for m, row in enumerate(factors.T @ pixels[places]):
             out[out_start + m * out_step : out_start + m * out_step + width] = row
         calls.append(1)

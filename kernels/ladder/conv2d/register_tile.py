@@ -63,12 +63,12 @@ def _write_tile(w, out, out_start, out_step, pixels, pixel_start, taps, tap_coun
 
 
 def pack_weights(weight):
-    """Return weights, (..., O, T), as (..., tiles, T, ROWS): what one step reads lies side by side.
+    """Return weights, (O, T), as (tiles, T, ROWS): what one step reads lies side by side.
 
     The last tile is filled up with zeros.
     """
-    channels, taps = weight.shape[-2:]
+    channels, taps = weight.shape
     tiles = -(-channels // ROWS)
-    packed = np.zeros((*weight.shape[:-2], tiles * ROWS, taps), weight.dtype)
-    packed[..., :channels, :] = weight
-    return np.ascontiguousarray(packed.reshape(*weight.shape[:-2], tiles, ROWS, taps).swapaxes(-1, -2))
+    packed = np.zeros((tiles * ROWS, taps), weight.dtype)
+    packed[:channels] = weight
+    return np.ascontiguousarray(packed.reshape(tiles, ROWS, taps).swapaxes(1, 2))

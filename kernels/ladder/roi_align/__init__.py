@@ -5,8 +5,9 @@ parameters, result and errors are those of `kernels.naive.roi_align.roi_align_fo
 though, so they refuse boxes with more than 100,000 of them along an axis of a bin (ValueError). To see what a rung
 changes, compare its file with the one before. ``sampling.py`` holds what all of them share: where samples lie.
 
-Measurements are of a server CPU with AVX-512, on maps of 256 channels: orders of magnitude.
-``python -m benchmarks ladder roi_align`` measures yours.
+Rates count a multiplication and an addition for each of the four neighbours of every sample. They are per core, of a
+server CPU with AVX-512, on maps of 256 channels: orders of magnitude. ``python -m benchmarks ladder roi_align``
+measures yours.
 """
 
 from kernels.cpu import roi_align_forward

@@ -17,7 +17,7 @@ def roi_align_forward(x, rois, output_size, spatial_scale=1.0, sampling_ratio=-1
     Why: all channels of a cell have the same weight and now lie side by side, so that one vector instruction handles 8
     or 16 of them, and every cache line that is fetched is used to its end.
 
-    Measured: ten times as fast as rung 2, turning included. Parameters: see `kernels.ladder.roi_align`.
+    Measured: 5 GFLOP/s, turning included. Parameters: see `kernels.ladder.roi_align`.
     """
     y, x, *arguments = prepare(x, rois, output_size, spatial_scale, sampling_ratio, aligned)
     _channels_last_kernel(y, np.ascontiguousarray(x.transpose(0, 2, 3, 1)), *arguments)
