@@ -62,6 +62,20 @@ def test_same_bits_as_the_operators_one_by_one(shape, with_residual, training, d
 
 
 @BOTH
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("with_residual", [True, False])
+def test_the_gradients_of_scale_and_shift_may_be_left_out(with_residual, training, dtype):
+    x, dy, residual, *per_channel = _inputs((3, 4, 20, 70), dtype)
+    residual = residual if with_residual else None
+    y, statistics = cpu.batch_norm_relu_forward(x, *per_channel, training, residual=residual)
+    arguments = dy, x, statistics, training, y if with_residual else None
+    expected, actual = cpu.batch_norm_relu_backward(*arguments), cpu.batch_norm_relu_backward(*arguments, affine=False)
+    assert actual[1] is None and actual[2] is None
+    np.testing.assert_array_equal(actual[0], expected[0])
+    np.testing.assert_array_equal(actual[3], expected[3])
+
+
+@BOTH
 @pytest.mark.parametrize("with_residual", [True, False])
 def test_values_around_zero_are_masked_as_one_by_one(with_residual, dtype):
     # few values, among them the mean: many results are 0, -0 or within a rounding of it

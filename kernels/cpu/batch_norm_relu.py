@@ -36,7 +36,7 @@ def batch_norm_relu_forward(x, gamma, beta, running_mean, running_var, training,
     return normalise(checked, checks.like_x("residual", residual, checked[0]), relu=True)
 
 
-def batch_norm_relu_backward(dy, x, statistics, training, y=None):
+def batch_norm_relu_backward(dy, x, statistics, training, y=None, affine=True):
     """Return the gradients of ``relu(batch_norm(x) + residual)``.
 
     Parameters
@@ -51,13 +51,15 @@ def batch_norm_relu_backward(dy, x, statistics, training, y=None):
         As in the forward call.
     y : ndarray, (N, C, H, W), or None
         The output, if a residual was added: the ReLU stopped what is 0 there. Without a residual, that follows from x.
+    affine : bool
+        Whether the gradients of ``gamma`` and ``beta`` are wanted.
 
     Returns
     -------
     dx : ndarray, (N, C, H, W)
         Gradient of ``x``.
-    dgamma, dbeta : ndarray, (C,)
-        Gradients of ``gamma`` and ``beta``.
+    dgamma, dbeta : ndarray, (C,), or None
+        Gradients of ``gamma`` and ``beta``, if wanted.
     dresidual : ndarray, (N, C, H, W), or None
         Gradient of the residual.
 
@@ -69,4 +71,4 @@ def batch_norm_relu_backward(dy, x, statistics, training, y=None):
         If a shape does not fit.
     """
     dy, x, statistics, y = checks.batch_norm_relu_gradient(dy, x, statistics, y)
-    return gradients(dy, x, statistics, bool(training), relu=True, y=y)
+    return gradients(dy, x, statistics, bool(training), relu=True, y=y, affine=affine)

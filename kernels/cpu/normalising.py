@@ -71,15 +71,20 @@ def plain_table(gamma, mean, inv_std):
 
 
 @_SILENT
-def gradients(dy, x, table, training, relu, y=None):
+def gradients(dy, x, table, training, relu, y=None, affine=True):
     """Return the gradients of `normalise`; ``y`` is given where a residual was added before the ReLU.
+
+    Parameters
+    ----------
+    affine : bool
+        Whether the gradients of scale and shift are wanted. Without them, fixed statistics take one pass only.
 
     Returns
     -------
     dx : ndarray, (N, C, H, W)
         Gradient of x.
-    dgamma, dbeta : ndarray, (C,)
-        Gradients of scale and shift.
+    dgamma, dbeta : ndarray, (C,), or None
+        Gradients of scale and shift, if wanted.
     dresidual : ndarray, (N, C, H, W), or None
         Gradient of the residual.
     """
@@ -87,8 +92,10 @@ def gradients(dy, x, table, training, relu, y=None):
     dx, dresidual = empty_like(x), None if y is None else empty_like(x)
     table[:, _DGAMMA:] = 0
     if x.size:
-        sizes = pictures, channels, height * width, training, relu
+        sizes = pictures, channels, height * width, training, relu, training or affine
         run(_backward_channel, channels, sizes, dx, dy, x, y, more=dresidual, table=table)
+    if not affine:
+        return dx, None, None, dresidual
     return dx, table[:, _DGAMMA].astype(x.dtype), table[:, _DBETA].astype(x.dtype), dresidual
 
 
@@ -182,10 +189,30 @@ def _run_statistics(x):
 
 @jit(fastmath=RELAXED)
 def _backward_channel(arrays, sizes, channel):
-    """Take both sums over one channel, then the gradient of its input."""
-    pictures, channels, pixels, training, relu = sizes[:5]
+    """Take both sums over one channel, if they are wanted, then the gradient of its input."""
+    pictures, channels, pixels, training, relu, with_sums = sizes[:6]
     dx, dy, x, y, constants = arrays.out, arrays.a, arrays.b, arrays.c, arrays.table[channel]
     kind, forward = x.dtype.type, _forward_constants(constants, x.dtype.type)
+    if with_sums:
+        _channel_sums(constants, arrays, pictures, channels, pixels, relu, channel, forward)
+    # dx = scale * (dy - total / count - (x - mean) * inv_std**2 * dot / count)
+    inv_std, count = np.float64(kind(constants[_INV_STD])), pictures * pixels
+    scale = constants[_GAMMA] * inv_std
+    slope, shift = -scale * inv_std * constants[_DGAMMA] / count, -scale * constants[_DBETA] / count
+    backward = kind(scale), kind(slope), kind(shift)
+    source = arrays.more if y.size else dy
+    for n in range(pictures):
+        start = (n * channels + channel) * pixels
+        part = slice(start, start + pixels)
+        if y.size and not with_sums:
+            _mask(arrays.more[part], dy[part], y[part])
+        _input_gradient(dx[part], source[part], x[part], forward, backward, training, relu and not y.size)
+
+
+@jit(inline="always")
+def _channel_sums(constants, arrays, pictures, channels, pixels, relu, channel, forward):
+    """Put the gradients of scale and shift where they belong, and that behind a residual's ReLU into ``more``."""
+    dy, x, y = arrays.a, arrays.b, arrays.c
     behind = np.empty(min(_RUN, pixels), x.dtype)  # the gradient behind the ReLU, of one run
     total, dot = 0.0, 0.0
     for n in range(pictures):
@@ -202,16 +229,7 @@ def _backward_channel(arrays, sizes, channel):
             of_gradient, of_product = _run_sums(gradient, x[part], forward[0])
             total += of_gradient
             dot += of_product
-    inv_std = np.float64(kind(constants[_INV_STD]))
-    constants[_DBETA], constants[_DGAMMA] = total, dot * inv_std
-    # dx = scale * (dy - total / count - (x - mean) * inv_std**2 * dot / count)
-    scale, count = constants[_GAMMA] * inv_std, pictures * pixels
-    backward = kind(scale), kind(-scale * inv_std * inv_std * dot / count), kind(-scale * total / count)
-    source = arrays.more if y.size else dy
-    for n in range(pictures):
-        start = (n * channels + channel) * pixels
-        part = slice(start, start + pixels)
-        _input_gradient(dx[part], source[part], x[part], forward, backward, training, relu and not y.size)
+    constants[_DBETA], constants[_DGAMMA] = total, dot * np.float64(x.dtype.type(constants[_INV_STD]))
 
 
 @jit

@@ -41,6 +41,9 @@ _NO_PLACES, _NO_NUMBERS = flat(_NO_INDEX), flat(None, np.float64)
 _NOTHING = {kind: (np.empty(0, kind), flat(None, kind)) for kind in (np.dtype(np.float32), np.dtype(np.float64))}
 
 
+_addresses: dict = {}
+
+
 def run(
     task,
     tasks,
@@ -86,8 +89,10 @@ def run(
         table,
     )
     sizes = sizes + (0,) * (_SIZES - len(sizes))
-    address = native(task, out.dtype, (Arrays(*arrays), sizes, 0)).address
-    _run_kernel(address, arrays, sizes, tasks, max(array.size for array in arrays[:6]) > BLOCK)
+    key = task, out.dtype
+    if key not in _addresses:
+        _addresses[key] = native(task, out.dtype, (Arrays(*arrays), sizes, 0)).address
+    _run_kernel(_addresses[key], arrays, sizes, tasks, max(out.size, arrays[2].size) > BLOCK)
 
 
 @jit(parallel=True)

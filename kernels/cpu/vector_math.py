@@ -18,7 +18,7 @@ from kernels.jit import jit
 # Adding 1.5 * 2**(bits of the fraction) rounds to a whole number and leaves it in the low bits of the sum.
 
 
-@jit
+@jit(fastmath={"contract"})
 def _exp_float32(x):
     """Return exp(x): Taylor series of degree 7, whose first missing term is below 5e-9."""
     f, i = np.float32, np.int32
@@ -41,7 +41,7 @@ def _exp_float32(x):
     return p * first * second
 
 
-@jit
+@jit(fastmath={"contract"})
 def _exp_float64(x):
     """Return exp(x): Taylor series of degree 13, whose first missing term is below 5e-18."""
     f, i = np.float64, np.int64
@@ -72,7 +72,7 @@ def _exp_float64(x):
 # x = m 2**n with sqrt(1/2) <= m < sqrt(2). With s = (m - 1) / (m + 1), log(m) = 2 (s + s**3/3 + s**5/5 + ...).
 
 
-@jit
+@jit(fastmath={"contract"})
 def _log_float32(x):
     """Return log(x): the series up to s**11, whose first missing term is below 3e-10 of the sum."""
     f, i = np.float32, np.int32
@@ -98,7 +98,7 @@ def _log_float32(x):
     return y if x >= f(0) else f(np.nan)
 
 
-@jit
+@jit(fastmath={"contract"})
 def _log_float64(x):
     """Return log(x): the series up to s**21, whose first missing term is below 1e-18 of the sum."""
     f, i = np.float64, np.int64
@@ -128,7 +128,7 @@ def _log_float64(x):
     return y if x >= f(0) else f(np.nan)
 
 
-@jit
+@jit(fastmath={"contract"})
 def _log1p_float32(x):
     """Return log(1 + x), corrected for what 1 + x loses by rounding."""
     f = np.float32
@@ -138,7 +138,7 @@ def _log1p_float32(x):
     return y if (u > f(0)) & (u < f(np.inf)) else _log_float32(u)
 
 
-@jit
+@jit(fastmath={"contract"})
 def _log1p_float64(x):
     """Return log(1 + x), corrected for what 1 + x loses by rounding."""
     f = np.float64

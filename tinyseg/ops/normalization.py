@@ -76,7 +76,8 @@ class BatchNormRelu(Function):
 
     def backward(self, dy):
         x, statistics, y = self.saved
-        return kernel("batch_norm_relu_backward")(dy, x, statistics, self.training, y)
+        affine = self.needs[1] or self.needs[2]
+        return kernel("batch_norm_relu_backward")(dy, x, statistics, self.training, y, affine)
 
 
 def batch_norm_relu(
