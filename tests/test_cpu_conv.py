@@ -90,7 +90,7 @@ def choose_algorithm(monkeypatch, name):
     monkeypatch.setattr(panel_gradient, "gradient_pays", lambda *_, **__: True)
 
 
-ALGORITHMS = ["pixels", "channels", "winograd"]
+ALGORITHMS = ["pixels", "channels", "points", "winograd"]
 
 
 @pytest.fixture(params=ALGORITHMS)
@@ -187,6 +187,27 @@ def test_large_enough_for_several_blocks_and_slots(guards, rng, dtype):
 
 
 @BOTH
+@pytest.mark.parametrize("stride", [1, 2, (1, 3)], ids=str)
+@pytest.mark.parametrize("guards", ["points"], indirect=True)
+def test_nothing_beyond_the_arrays_at_every_number_of_pixels(guards, rng, dtype, stride):
+    for pixels in range(1, 2 * tiling.WIDE.columns * tiling.lanes(dtype) + 2):
+        # pixels that are read where they are, and packed ones; in one row, and in two
+        run_guarded(guards, CONV, dtype, (1, 3, 1, pixels), (2, 3, 1, 1), rng, stride=stride)
+        run_guarded(guards, CONV, dtype, (1, 2, 2, pixels), (17, 2, 1, 1), rng, stride=stride)
+
+
+@BOTH
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("guards", ["points"], indirect=True)
+def test_nothing_beyond_the_arrays_at_every_channel_count_of_points(guards, rng, dtype, stride):
+    for channels in (*range(1, 2 * tiling.WIDE.rows + 2), 65):
+        run_guarded(guards, CONV, dtype, (2, channels, 5, 11), (channels, channels, 1, 1), rng, stride=stride)
+    # several blocks of pixels
+    run_guarded(guards, CONV, dtype, (2, 70, 50, 90), (20, 70, 1, 1), rng, stride=stride)
+    run_guarded(guards, CONV, dtype, (1, 3, 90, 90), (2, 3, 1, 1), rng, stride=stride)
+
+
+@BOTH
 @pytest.mark.parametrize("channels", [-1, 0, 1])
 @pytest.mark.parametrize("panels", [1, 2])
 def test_nothing_beyond_the_arrays_at_whole_panels(guards, rng, dtype, panels, channels):
@@ -255,10 +276,11 @@ def test_a_nan_reaches_what_its_windows_cover_and_nothing_else(monkeypatch, rng,
         ((2, 8, 33, 20), (8, 1, 3, 3), {"groups": 8, "stride": 2}),
         ((7, 130, 6, 7), (192, 130, 3, 3), {"padding": 1}),
         ((3, 70, 40, 50), (64, 70, 1, 1), {}),
+        ((3, 60, 40, 50), (7, 60, 1, 1), {"stride": 2}),
         ((2, 600, 9, 11), (320, 600, 1, 1), {"stride": 2}),
         ((3, 64, 40, 9), (128, 64, 3, 3), {"stride": 2}),
     ],
-    ids=["wide", "deep", "depthwise", "panels", "points and slots", "points", "panels and blocks"],
+    ids=["wide", "deep", "depthwise", "panels", "points and slots", "points", "deep points", "panels and blocks"],
 )
 def test_same_bits_for_any_number_of_threads(monkeypatch, rng, dtype, x_shape, weight_shape, parameters):
     x, weight = (np.asarray(rng.standard_normal(shape), dtype) for shape in (x_shape, weight_shape))
@@ -312,7 +334,7 @@ def test_lanes_of_weight_gradients_are_channels_that_fill_panels(channels, in_ch
         ((1, 1024, 16, 16), 1024, 3, 1, "float32", "winograd"),
         ((1, 256, 50, 76), 256, 3, 1, "float64", "channels"),  # its rounding errors are not for float64
         ((1, 3, 800, 1216), 64, 7, 2, "float32", "pixels"),
-        ((2, 64, 64, 64), 64, 1, 1, "float32", "pixels"),
+        ((2, 64, 64, 64), 64, 1, 1, "float32", "points"),
         ((8, 512, 7, 7), 256, 1, 1, "float32", "channels"),
     ],
 )

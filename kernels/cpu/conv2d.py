@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from kernels import checks
-from kernels.cpu import panel_convolution, panel_gradient, planner, winograd, winograd_gradient
+from kernels.cpu import panel_convolution, panel_gradient, planner, point_convolution, winograd, winograd_gradient
 from kernels.cpu.add import add_forward
 from kernels.cpu.correlation import correlate
 from kernels.cpu.packing import gather_axis, scatter_axis
@@ -143,6 +143,8 @@ def _correlate(x, weight, bias, size, rows, cols, ending):
             return y
     if scale is not None:
         weight = weight * scale.reshape(weight.shape[0], -1, 1, 1, 1)
+    if algorithm == "points":
+        return point_convolution.point_correlate(x, weight[0], bias, size, rows, cols, residual, relu)
     if algorithm == "channels":
         y = panel_convolution.panel_correlate(x, weight[0], bias, size, rows, cols)
         y = y if residual is None else add_forward(y, residual)

@@ -14,7 +14,6 @@ import numpy as np
 from kernels.cpu import packing
 from kernels.cpu.packing import pack_channels
 from kernels.cpu.panels import (
-    CHUNK,
     Arrays,
     Sizes,
     Tables,
@@ -31,37 +30,55 @@ from kernels.jit import jit
 #: Output pixels of a block at most, unless a row has more, and bytes of its packed input.
 _PIXELS = 256
 _PACKED_BYTES = 400_000
+#: Input is packed for about so many terms of the sums at a time, while the sums of a task, of so many bytes, stay in
+#: the second-level cache: blocks that have few pixels would read the weights too often.
+_TERMS = 288
+_SUMS_BYTES = 400_000
 #: What it costs to pack one vector, in multiplications of a vector.
 _PACKING_COST = 4
-#: Terms of a sum, or taps of a weight gradient, below which packing and turning panels costs more than they save.
-_LEAST_DEPTH = 256
 
 # ---- public within the backend ---------------------------------------------------------------------------------------
 
 
 def possible(groups, rows, cols):
-    """Return whether this module can compute a correlation: of one group, and of one piece that has every tap."""
-    kernels = [axis.pieces[0].kernel for axis in (rows, cols) if len(axis.pieces) == 1]
-    return groups == 1 and len(kernels) == 2 and all(k == tuple(range(len(k))) and k for k in kernels)
-
-
-def pays(dtype, channels, depth, width):
-    """Return whether lanes of channels are faster than lanes of pixels, in rows of ``width`` output pixels."""
-    if depth < _LEAST_DEPTH or channels == 0:
-        return False
-    vector, panel = lanes(dtype), panel_width(dtype)
-    pixels_used = width / (-(-width // vector) * vector)
-    channels_used = channels / (-(-channels // panel) * panel)
-    return channels_used >= pixels_used
+    """Return whether this module can compute a correlation: of one group, with a kernel."""
+    return groups == 1 and all(any(piece.kernel for piece in axis.pieces) for axis in (rows, cols))
 
 
 def panel_correlate(x, weight, bias, out_size, rows, cols):
     """Return the correlation of ``x`` with ``weight``, (out, in, kH, kW); see ``correlation.correlate``."""
+    kernel_axes = zip((rows, cols), weight.shape[2:], strict=True)
+    if all(len(axis.pieces) == 1 and axis.pieces[0].kernel == tuple(range(k)) for axis, k in kernel_axes):
+        return _piece(x, _weight_panels(weight), weight.shape, bias, out_size, rows, cols)
+    # such as an input gradient with a stride: one piece after the other
+    out = packing.new_array((x.shape[0], weight.shape[0], *out_size), x.dtype)
+    pieces = [(row_piece, col_piece) for row_piece in rows.pieces for col_piece in cols.pieces]
+    kernels = tuple((row_piece.kernel, col_piece.kernel) for row_piece, col_piece in pieces)
+    panels = packing.pack_weights(weight[None], kernels, panel_width(x.dtype))
+    for (row_piece, col_piece), kernel in zip(pieces, kernels, strict=True):
+        part = out[:, :, row_piece.start :: rows.step, col_piece.start :: cols.step]
+        shape = (*weight.shape[:2], *map(len, kernel))
+        if part.size and all(kernel):
+            axes = (_only(axis, piece) for axis, piece in ((rows, row_piece), (cols, col_piece)))
+            part[...] = _piece(x, panels, shape, bias, part.shape[2:], *axes)
+        elif part.size:  # no tap meets these pixels
+            part[...] = 0 if bias is None else bias[:, None, None]
+        panels = panels[-(-shape[0] // panel_width(x.dtype)) * panel_width(x.dtype) * int(np.prod(shape[1:])) :]
+    return out
+
+
+def _only(axis, piece):
+    """Return an axis of one piece, all of whose outputs and taps count."""
+    return packing.Axis(axis.stride, 1, (packing.Piece(0, tuple(range(len(piece.kernel))), piece.offsets),))
+
+
+def _piece(x, panels, weight_shape, bias, out_size, rows, cols):
+    """Return a correlation of one piece with weights of that shape, in panels."""
     dtype, threads = x.dtype, numba.get_num_threads()
-    channels = weight.shape[0]
+    channels = weight_shape[0]
     out = packing.new_array((x.shape[0], channels, *out_size), dtype)
-    tables, layout, sizes, scratch_size = _forward_plan(dtype, x.shape, weight.shape, out_size, rows, cols, threads)
-    arrays = Arrays(packing.flat(out), packing.flat(x), _weight_panels(weight), panel_bias(bias, channels, dtype))
+    tables, layout, sizes, scratch_size = _forward_plan(dtype, x.shape, weight_shape, out_size, rows, cols, threads)
+    arrays = Arrays(packing.flat(out), packing.flat(x), panels, panel_bias(bias, channels, dtype))
     run_tasks(_forward_task, arrays, tables, layout, sizes, scratch_size, threads)
     return out
 
@@ -108,30 +125,37 @@ def _forward_plan(dtype, x_shape, weight_shape, out_size, rows, cols, threads):
     """Return tables, layout, sizes and the size of scratch for arrays of these shapes."""
     pictures, in_channels, *x_size = x_shape
     height, width = out_size
+    kernel = int(np.prod(weight_shape[2:]))
 
-    def packed_size(block_rows):
-        layout = packing.layout_of(in_channels, x_size[0], x_size[1], rows, cols, block_rows, width)
-        return in_channels * layout.channel_size
+    def packed_size(block_rows):  # of as many input channels as are packed at once
+        layout = packing.layout_of(group, x_size[0], x_size[1], rows, cols, block_rows, width)
+        return group * layout.channel_size
 
+    panels, lane_count = -(-weight_shape[0] // panel_width(dtype)), panel_width(dtype)
+    least_parts = max(1, panels * _PIXELS * lane_count * dtype.itemsize // _SUMS_BYTES)
+    group = in_channels
+    if least_parts <= 2:  # otherwise, packing so often would cost more than it saves
+        group = -(-in_channels // max(1, in_channels * kernel // _TERMS))
     block_rows, block_pictures = block_size(dtype, pictures, height, width, packed_size, _PIXELS, _PACKED_BYTES)
-    layout, pixels, taps, phases = offset_tables(in_channels, x_size, out_size, rows, cols, block_rows, block_pictures)
+    layout, pixels, taps, phases = offset_tables(group, x_size, out_size, rows, cols, block_rows, block_pictures)
     row_blocks = -(-height // block_rows)
     blocks = row_blocks * -(-pictures // block_pictures)
-    panels = -(-weight_shape[0] // panel_width(dtype))
+    sums_size = pixels.size * lane_count
     packed = block_pictures * packed_size(block_rows)
-    packing_cost, panel_cost = _PACKING_COST * packed / lanes(dtype), pixels.size * taps.size * PANEL.columns
+    packing_cost = _PACKING_COST * packed / lanes(dtype) / group
+    panel_cost = pixels.size * kernel * PANEL.columns
 
     def cost(parts):  # every part packs the same rows once more
         return -(-blocks * parts // threads) * (packing_cost + -(-panels // parts) * panel_cost)
 
-    parts = min(range(1, panels + 1), key=cost)
+    parts = min(range(min(panels, 1 if group == in_channels else least_parts), panels + 1), key=cost)
     sums_start = -(-packed // 64) * 64
     sizes = Sizes(
         tasks=blocks * parts,
         panels=panels,
         channels=weight_shape[0],
-        depth=taps.size,
-        chunk=CHUNK,
+        depth=in_channels * kernel,
+        chunk=taps.size,
         height=height,
         block_rows=block_rows,
         row_blocks=row_blocks,
@@ -142,9 +166,10 @@ def _forward_plan(dtype, x_shape, weight_shape, out_size, rows, cols, threads):
         block_pictures=block_pictures,
         width=width,
         picture_size=packed_size(block_rows),
-        kernel=taps.size // in_channels,
+        group=group,
+        kernel=kernel,
     )
-    return Tables(pixels, taps, *phases), layout, sizes, sums_start + pixels.size * panel_width(dtype)
+    return Tables(pixels, taps, *phases), layout, sizes, sums_start + -(-panels // parts) * sums_size
 
 
 # ---- kernels ---------------------------------------------------------------------------------------------------------
@@ -152,32 +177,38 @@ def _forward_plan(dtype, x_shape, weight_shape, out_size, rows, cols, threads):
 
 @jit
 def _forward_task(arrays, scratch, tables, layout, sizes, task):
-    """Compute some panels of output channels for one block of rows or pictures."""
+    """Compute some panels of output channels for one block of rows or pictures, some input channels at a time."""
     width = PANEL.columns * (VECTOR_BYTES // scratch.itemsize)
     part, block = task % sizes.parts, task // sizes.parts
+    first_panel, last_panel = part * sizes.panels // sizes.parts, (part + 1) * sizes.panels // sizes.parts
     first_row = block % sizes.row_blocks * sizes.block_rows
     first_picture = block // sizes.row_blocks * sizes.block_pictures
     rows = min(sizes.block_rows, sizes.height - first_row)
     pictures = min(sizes.block_pictures, sizes.pictures - first_picture)
     pixels = rows * sizes.width  # of each picture
-    pack_pictures(arrays, scratch, tables, layout, sizes, first_picture, pictures, first_row, rows, 0, layout.channels)
-    for panel in range(part * sizes.panels // sizes.parts, (part + 1) * sizes.panels // sizes.parts):
-        channel = panel * width
+    sums_size = pictures * pixels * width
+    for panel in range(first_panel, last_panel):
+        to = sizes.sums_start + (panel - first_panel) * sums_size
         for m in range(pictures * pixels):
-            copy(scratch, sizes.sums_start + m * width, arrays.bias, channel, width)
-        for start in range(0, sizes.depth, sizes.chunk):
-            terms = min(sizes.chunk, sizes.depth - start)
-            # fmt: off
+            copy(scratch, to + m * width, arrays.bias, panel * width, width)
+    for start in range(0, sizes.depth, sizes.chunk):
+        terms = min(sizes.chunk, sizes.depth - start)
+        channel, channels = start // sizes.kernel, terms // sizes.kernel
+        # fmt: off
+        pack_pictures(
+            arrays, scratch, tables, layout, sizes, first_picture, pictures, first_row, rows, channel, channels
+        )
+        for panel in range(first_panel, last_panel):
             add_products(
-                scratch, sizes.sums_start, scratch, tables.rows, 0, pictures * pixels, tables.cols, start, terms,
-                arrays.b, (panel * sizes.depth + start) * width,
+                scratch, sizes.sums_start + (panel - first_panel) * sums_size, scratch, tables.rows, 0,
+                pictures * pixels, tables.cols, 0, terms, arrays.b, (panel * sizes.depth + start) * width,
             )
-            # fmt: on
-        channels = min(width, sizes.channels - channel)
-        out_size = sizes.height * sizes.width
+        # fmt: on
+    for panel in range(first_panel, last_panel):
+        channels, out_size = min(width, sizes.channels - panel * width), sizes.height * sizes.width
         for i in range(pictures):
-            to = ((first_picture + i) * sizes.channels + channel) * out_size + first_row * sizes.width
-            source = sizes.sums_start + i * pixels * width
+            to = ((first_picture + i) * sizes.channels + panel * width) * out_size + first_row * sizes.width
+            source = sizes.sums_start + (panel - first_panel) * sums_size + i * pixels * width
             transpose(arrays.out, to, out_size, scratch, source, width, pixels, channels)
 
 

@@ -5,6 +5,8 @@
     everywhere; with few channels the transforms outweigh what they save.
 ``channels`` (``panel_convolution.py``)
     Lanes are output channels: small, deep maps, whatever their width and stride.
+``points`` (``point_convolution.py``)
+    1x1: lanes are pixels, whatever rows they are in.
 ``pixels`` (``correlation.py``)
     Lanes are pixels of a row: everything else, and all groups.
 
@@ -19,15 +21,18 @@ from functools import lru_cache
 
 import numpy as np
 
-from kernels.cpu import panel_convolution, panel_gradient, winograd
+from kernels.cpu import panel_convolution, panel_gradient, point_convolution, winograd
 from kernels.cpu.tiling import PANEL, lanes, multiply_tiling, panel_width
 
 #: A multiplication and addition of vectors in a register tile; what the narrow tile, which loads more, costs more.
 _PRODUCT, _NARROW = 0.3, 1.25
 #: Winograd: one channel of sixteen tiles, forth or back; one kernel of 3x3; arranging a call.
 _TRANSFORM, _KERNEL, _CALL = 150, 8, 20_000
-#: Lanes of channels: a weight is packed into panels at every call.
-_PANEL_WEIGHT = 1.2
+#: Lanes of channels: a weight is packed into panels at every call; an output is written a second time, apart from its
+#: neighbours, where these belong to other pieces.
+_PANEL_WEIGHT, _APART = 1.0, 1.5
+#: A vector of the input or the output is packed or turned; 1x1: a weight is packed.
+_VECTOR, _POINT_WEIGHT = 4, 0.7
 #: The same for weight gradients, whose operands come from farther; per kernel, lanes are added up and transformed.
 _GRADIENT_PRODUCT, _GRADIENT_TRANSFORM, _GRADIENT_KERNEL = 0.5, 400, 80
 _DOT_PRODUCT, _PANEL_PRODUCT = 0.42, 0.35
@@ -60,7 +65,7 @@ def choose(dtype, x_shape, weight_shape, out_size, rows, cols):
     Returns
     -------
     str
-        "winograd", "channels" or "pixels".
+        "winograd", "channels", "points" or "pixels".
     """
     estimates = estimate(np.dtype(dtype), x_shape, weight_shape, out_size, rows, cols, _state["winograd"])
     return min(estimates, key=estimates.get)
@@ -76,13 +81,23 @@ def estimate(dtype, x_shape, weight_shape, out_size, rows, cols, with_winograd=T
     taps = in_channels * sum(len(p.kernel) for p in rows.pieces) * sum(len(p.kernel) for p in cols.pieces)
     taps /= rows.step * cols.step  # of one output
     tile = multiply_tiling(channels)
-    vectors = pictures * groups * height * -(-width // lanes(dtype))
+    piece_width = (width + cols.step - 1) // cols.step
+    vectors = pictures * groups * height * cols.step * -(-piece_width // lanes(dtype))
     products = vectors * taps * -(-channels // tile.rows) * tile.rows
     estimates = {"pixels": products * _PRODUCT * (1 if tile.columns <= 4 else _NARROW)}
     if panel_convolution.possible(groups, rows, cols):
         panels = -(-channels // panel_width(dtype))
         products = pictures * height * width * taps * panels * PANEL.columns
-        estimates["channels"] = products * _PRODUCT + kernels * taps / max(in_channels, 1) * _PANEL_WEIGHT
+        weights = kernels * taps / max(in_channels, 1) * rows.step * cols.step
+        apart = pictures * channels * height * width * _APART if rows.step * cols.step > 1 else 0
+        turning = pictures * height * width * (in_channels + channels) / lanes(dtype) * _VECTOR
+        estimates["channels"] = products * _PRODUCT + weights * _PANEL_WEIGHT + turning + apart
+    if point_convolution.possible(x_shape, groups, out_size, rows, cols):
+        vectors = pictures * point_convolution.vectors_of(height * width, channels, dtype)
+        products = vectors * in_channels * -(-channels // tile.rows) * tile.rows
+        packing = vectors * in_channels * _VECTOR + kernels * _POINT_WEIGHT
+        estimates["points"] = products * _PRODUCT * (1 if tile.columns <= 4 else _NARROW) + packing
+        del estimates["pixels"]  # the same, with vectors cut short
     if with_winograd and winograd.possible(dtype, groups, rows, cols):
         vectors = winograd.vectors_of(pictures, out_size)
         products = vectors * winograd.POINTS * in_channels * -(-channels // 8) * 8
