@@ -23,9 +23,9 @@ from kernels import ladder
 from tinyseg import backend, files
 from tinyseg.cli.common import number, whole_number
 
-#: What each ladder is climbed with, by size: shape of x and output channels, or shape of the maps and boxes.
+#: What each ladder is climbed with, by size: shape of x and output channels; shape of the maps, boxes, bins per side.
 CONVOLUTIONS = {"S": ((1, 16, 64, 64), 16), "M": ((1, 64, 100, 152), 64), "L": ((1, 128, 100, 152), 128)}
-REGIONS = {"S": ((1, 32, 25, 34), 16), "M": ((1, 256, 50, 68), 100), "L": ((1, 256, 50, 68), 512)}
+REGIONS = {"S": ((1, 32, 25, 34), 16, 7), "M": ((1, 256, 50, 68), 100, 14), "L": ((1, 256, 50, 68), 512, 7)}
 LIBRARIES = ("torch", "torchvision")
 #: Turns that the slowest rung takes part in.
 FEWEST = 3
@@ -76,8 +76,7 @@ def operator_of(name, size):
     if name == "conv2d":
         shape, outputs = CONVOLUTIONS[size]
         return conv2d(shape, (outputs, shape[1], 3, 3), padding=(1, 1))
-    shape, boxes = REGIONS[size]
-    return roi_align(shape, boxes, 7)
+    return roi_align(*REGIONS[size])
 
 
 def climb(name, size, against, effort):

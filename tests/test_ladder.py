@@ -320,7 +320,7 @@ def test_rungs_that_can_be_stepped_through_run_without_the_jit():
 def small(monkeypatch):
     """Make size S tiny, and the peaks of the machine known."""
     monkeypatch.setitem(bench.CONVOLUTIONS, "S", ((1, 3, 9, 11), 5))
-    monkeypatch.setitem(bench.REGIONS, "S", ((1, 3, 9, 11), 4))
+    monkeypatch.setitem(bench.REGIONS, "S", ((1, 3, 9, 11), 4, 3))
     monkeypatch.setattr(bench.peaks, "peaks", lambda threads: {"flops": 1e11, "bytes": 1e10})
 
 
