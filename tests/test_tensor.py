@@ -559,3 +559,24 @@ def test_no_grad_refuses_to_decorate_a_generator():
 
     with pytest.raises(TypeError, match="generator numbers"):
         no_grad()(numbers)
+
+
+def test_gradients_of_parameters_share_no_memory():
+    from tinyseg import nn, ops
+
+    x, layer = Tensor(np.ones((2, 3)), requires_grad=True), nn.Linear(3, 4)
+    for parameter in layer.parameters():
+        parameter.array = parameter.array.astype(np.float64)
+    dy = np.ones((2, 4))
+    y = ops.linear(x, layer.weight, layer.bias)
+    (y + x.sum()).backward(dy)
+    leaves = [x, *layer.parameters()]
+    for i, leaf in enumerate(leaves):
+        assert leaf.grad.shape == leaf.shape
+        assert not np.may_share_memory(leaf.grad.array, dy)
+        assert not any(np.may_share_memory(leaf.grad.array, other.grad.array) for other in leaves[:i])
+        assert not any(np.may_share_memory(leaf.grad.array, other.array) for other in leaves)
+    before = [leaf.grad.array.copy() for leaf in leaves]
+    (ops.linear(x, layer.weight, layer.bias) + x.sum()).backward(dy)
+    for leaf, array in zip(leaves, before, strict=True):
+        np.testing.assert_array_equal(leaf.grad.array, 2 * array)

@@ -23,7 +23,8 @@ class Function:
 
     In between, ``forward`` sets ``self.saved`` to a tuple of the arrays that ``backward`` will need, and nothing more:
     they are what a training step keeps in memory. Parameters may become plain attributes. ``self.needs`` says which
-    inputs' gradients are wanted: both methods may save work by it.
+    inputs' gradients are wanted: both methods may save work by it. A class may say by ``gradients_are_new = True`` that
+    what its ``backward`` returns needs no copy to become a parameter's ``grad``.
 
     Examples
     --------
@@ -45,6 +46,7 @@ class Function:
 
     saved: Any = ()  # a tuple; None once backward has freed it
     needs: tuple = ()
+    gradients_are_new = False  # whether backward returns arrays that share no memory with each other or anything else
     sources: tuple = ()
     _retained = None
 

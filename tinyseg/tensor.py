@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from tinyseg.backend import kernel
+
 _mode = threading.local()
 
 
@@ -84,6 +86,13 @@ def _as_array(data, dtype):
     if dtype is None:
         dtype = np.float32 if array.dtype == np.float64 and not known else array.dtype.newbyteorder("=")
     return array if array.dtype == dtype and array.dtype.isnative else np.asarray(array, dtype=dtype)
+
+
+def _sum(a, b):
+    """Return the sum of two gradients: a new array, as either may be shared."""
+    if a.size > 1 << 16 and a.dtype == b.dtype and a.shape == b.shape:
+        return kernel("add_forward")(a, b)
+    return np.asarray(a + b)  # so few that starting a kernel takes longer, or NumPy's scalars
 
 
 class Tensor:
@@ -346,24 +355,29 @@ class Tensor:
         start: Any = self if self.creator is None else self.creator
         gradients: dict[Any, np.ndarray] = {start: gradient}
         waiting = [] if self.creator is None else [(-start.serial, start)]
+        own = set()  # leaves whose gradient shares no memory with anything else
         while waiting:
             _, node = heapq.heappop(waiting)
             for source, dx in zip(node.sources, node.gradients(gradients.pop(node), retain_graph), strict=True):
                 if source is None or dx is None:
                     continue
                 if source in gradients:  # one tensor, used several times: its gradients add up
-                    gradients[source] = np.asarray(gradients[source] + dx)
+                    gradients[source] = _sum(gradients[source], dx)
+                    own.add(source)
                 else:
                     gradients[source] = np.asarray(dx)  # NumPy's arithmetic turns arrays without axes into scalars
                     if not isinstance(source, Tensor):
                         heapq.heappush(waiting, (-source.serial, source))
+                    elif node.gradients_are_new:
+                        own.add(source)
         for leaf, dx in gradients.items():
-            leaf.add_gradient(dx)
+            leaf.add_gradient(dx, leaf in own)
 
-    def add_gradient(self, gradient):
-        """Add an array to ``grad``; a first one is copied, as it may share memory with another tensor's gradient."""
+    def add_gradient(self, gradient, own=False):
+        """Add an array to ``grad``; a first one is copied, as others may share its memory, unless it is its ``own``."""
         if self.grad is None:
-            self.grad = Tensor(np.array(gradient, dtype=self.dtype, order="C"))
+            copied = np.asarray if own else np.array
+            self.grad = Tensor(copied(gradient, dtype=self.dtype, order="C"))
         else:
             self.grad.array += gradient
             self.grad.mark_changed()

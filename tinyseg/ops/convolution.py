@@ -10,6 +10,8 @@ from tinyseg.tensor import Tensor, is_grad_enabled
 
 
 class Conv2d(Function):
+    gradients_are_new = True
+
     def forward(self, x, weight, bias, **parameters):
         self.saved = x, weight
         self.parameters = parameters
@@ -20,6 +22,8 @@ class Conv2d(Function):
 
 
 class ConvTranspose2d(Function):
+    gradients_are_new = True
+
     def forward(self, x, weight, bias, **parameters):
         self.saved = x, weight
         self.parameters = parameters
@@ -30,6 +34,8 @@ class ConvTranspose2d(Function):
 
 
 class Linear(Function):
+    gradients_are_new = True
+
     def forward(self, x, weight, bias):
         self.saved = x, weight
         return kernel("linear_forward")(x, weight, bias)

@@ -6,6 +6,8 @@ from tinyseg.ops.activation import relu
 
 
 class BatchNorm(Function):
+    gradients_are_new = True
+
     def forward(self, x, weight, bias, *, running_mean, running_var, training, momentum, eps):
         y, mean, inv_std = kernel("batch_norm_forward")(
             x, weight, bias, running_mean, running_var, training, momentum, eps
@@ -66,6 +68,8 @@ def batch_norm(input, running_mean, running_var, weight=None, bias=None, trainin
 
 
 class BatchNormRelu(Function):
+    gradients_are_new = True
+
     def forward(self, x, weight, bias, residual, *, running_mean, running_var, training, momentum, eps):
         y, statistics = kernel("batch_norm_relu_forward")(
             x, weight, bias, running_mean, running_var, training, momentum, eps, residual
