@@ -9,6 +9,7 @@ from numba import prange
 
 from kernels.cpu import memory
 from kernels.cpu.blocks import flat
+from kernels.cpu.native import native
 from kernels.cpu.tiling import VECTOR_BYTES
 from kernels.cpu.vector import transpose_square
 from kernels.jit import jit
@@ -82,14 +83,15 @@ def channels_last(x, groups=None, part=None, step=None):
     step = channels if step is None else step
     turned = memory.empty((n * h * w * step,), x.dtype)
     if turned.size:
-        _turn_kernel(turned, step, flat(x), flat(groups), (c, h * w), part.start, channels)
+        arguments = turned, step, flat(x), flat(groups), (c, h * w), part.start, channels
+        _turn_kernel(native(_turn_groups, x.dtype, (0, *arguments)), *arguments)
     return turned
 
 
 @jit(parallel=True)
-def _turn_kernel(turned, step, x, groups, size, start, channels):
+def _turn_kernel(turn_groups, turned, step, x, groups, size, start, channels):
     for task in prange((groups.size + _GROUPS - 1) // _GROUPS):
-        _turn_groups(np.int64(task) * _GROUPS, turned, step, x, groups, size, start, channels)
+        turn_groups(np.int64(task) * _GROUPS, turned, step, x, groups, size, start, channels)
 
 
 @jit

@@ -15,6 +15,7 @@ from kernels import checks
 from kernels.cpu import memory
 from kernels.cpu.blocks import flat
 from kernels.cpu.channels_last import cells_of, channel_parts, channels_last, groups_of, touched_groups, transpose
+from kernels.cpu.native import native
 from kernels.cpu.roi_taps import tabulate
 from kernels.jit import RELAXED, jit
 
@@ -73,11 +74,14 @@ def roi_align_forward(x, rois, output_size, spatial_scale=1.0, sampling_ratio=-1
         if c <= _FEW:
             _rows_kernel(y, x.reshape(n * c * h, w), picture * (c * h), h, *rows, *columns)
             return y
+        one_roi = [table[0] for table in (*rows[1:], *columns[1:])]
         groups = touched_groups(picture, rows.span, columns.span, x.shape)
         for part in channel_parts(x.shape, x.itemsize):
             channels = part.stop - part.start
             turned = channels_last(x, groups, part).reshape(-1, channels)
-            _forward_kernel(y.reshape(-1), part.start, c, turned, picture * (h * w), w, *rows[1:], *columns[1:])
+            pool_roi = native(_pool_roi, x.dtype, (y.reshape(-1), 0, turned, 0, w, *one_roi))
+            first = picture * (h * w)
+            _forward_kernel(pool_roi, y.reshape(-1), part.start, c, turned, first, w, *rows[1:], *columns[1:])
     return y
 
 
@@ -117,16 +121,18 @@ def roi_align_backward(dy, rois, input_shape, spatial_scale=1.0, sampling_ratio=
     picture = rois[:, 0].astype(np.int64)
     groups = touched_groups(picture, rows.span, columns.span, input_shape)
     ends = np.searchsorted(groups, np.arange(n + 1) * groups_of(h * w))
-    size = n, c, h * w
-    _backward_kernel(dx.reshape(-1), flat(dy), size, groups, ends, picture, w, *rows[1:], *columns[1:])
+    arguments = dx.reshape(-1), flat(dy), (n, c, h * w), groups, ends, picture, w, *rows[1:], *columns[1:]
+    _backward_kernel(native(_gather_channels, dy.dtype, (0, *arguments)), *arguments)
     return dx
 
 
 @jit(parallel=True)
-def _forward_kernel(y, start, channels, x, first, width, y_count, y_cell, y_weight, x_count, x_cell, x_weight):
+def _forward_kernel(
+    pool_roi, y, start, channels, x, first, width, y_count, y_cell, y_weight, x_count, x_cell, x_weight
+):
     bins = y_count.shape[1] * x_count.shape[1]
     for k in prange(first.size):
-        _pool_roi(
+        pool_roi(
             y, (np.int64(k) * channels + start) * bins, x, first[k], width,
             y_count[k], y_cell[k], y_weight[k], x_count[k], x_cell[k], x_weight[k],
         )  # fmt: skip
@@ -204,10 +210,10 @@ def _blend_rows(y, x, first, height, y_count, y_cell, y_weight, x_span, x_count,
 
 @jit(parallel=True)
 def _backward_kernel(
-    dx, dy, size, groups, ends, picture, width, y_count, y_cell, y_weight, x_count, x_cell, x_weight
+    gather_channels, dx, dy, size, groups, ends, picture, width, y_count, y_cell, y_weight, x_count, x_cell, x_weight
 ):  # fmt: skip
     for task in prange(size[0] * ((size[1] + _CHANNELS - 1) // _CHANNELS)):
-        _gather_channels(
+        gather_channels(
             np.int64(task), dx, dy, size, groups, ends, picture, width,
             y_count, y_cell, y_weight, x_count, x_cell, x_weight,
         )  # fmt: skip

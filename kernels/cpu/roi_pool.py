@@ -14,6 +14,7 @@ from kernels.checks.rois import check_places
 from kernels.cpu import memory
 from kernels.cpu.blocks import flat
 from kernels.cpu.channels_last import channel_parts, channels_last, touched_groups, transpose
+from kernels.cpu.native import native
 from kernels.cpu.roi_vectors import largest_of_rows, whole_vectors
 from kernels.jit import jit
 
@@ -75,7 +76,9 @@ def roi_pool_forward(x, rois, output_size, spatial_scale=1.0):
             channels = part.stop - part.start
             step = whole_vectors(channels, x.itemsize)
             turned, place = channels_last(x, groups, part, step), (part.start, channels, c)
-            _forward_kernel(*outputs, place, turned, step, picture * (h * w * step), w, lowest, rows, columns)
+            pool_roi = native(_pool_roi, x.dtype, (0, *outputs, place, turned, step, 0, w, lowest, rows, columns))
+            first = picture * (h * w * step)
+            _forward_kernel(pool_roi, *outputs, place, turned, step, first, w, lowest, rows, columns)
     return y, argmax
 
 
@@ -144,9 +147,9 @@ def _edges_kernel(edges, rois, column, size, spatial_scale):
 
 
 @jit(parallel=True)
-def _forward_kernel(y, argmax, example, part, x, step, first, width, lowest, rows, columns):
+def _forward_kernel(pool_roi, y, argmax, example, part, x, step, first, width, lowest, rows, columns):
     for k in prange(first.size):
-        _pool_roi(np.int64(k), y, argmax, example, part, x, step, first[k], width, lowest, rows, columns)
+        pool_roi(np.int64(k), y, argmax, example, part, x, step, first[k], width, lowest, rows, columns)
 
 
 @jit
