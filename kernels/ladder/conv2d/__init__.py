@@ -4,8 +4,8 @@ Every rung is a function ``conv2d_forward(x, weight, bias=None, stride=1, paddin
 are those of `kernels.naive.conv2d.conv2d_forward`, without dilation and groups. To see what a rung changes, compare its
 file with the one before. ``arguments.py`` holds what all of them begin with.
 
-Rates are per core, of a server CPU with AVX-512 (3.7 GHz, peak about 220 GFLOP/s), on layers of 64 to 256 channels:
-orders of magnitude. ``python -m benchmarks ladder conv2d`` measures yours.
+Rates are per core, of a server CPU with AVX-512 (3.7 GHz, 16 multiply-adds a cycle: at most 118 GFLOP/s), on layers of
+64 to 128 channels: orders of magnitude. ``python -m benchmarks ladder conv2d`` measures yours.
 """
 
 from kernels.cpu import conv2d_forward

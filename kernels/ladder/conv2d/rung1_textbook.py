@@ -12,7 +12,7 @@ def conv2d_forward(x, weight, bias=None, stride=1, padding=0):
     Why it is slow: the compiler must keep the products of one sum in order, so each multiply-add waits some four
     cycles for the one before; the test for the edge keeps it from computing several pixels at once.
 
-    Measured: 1 GFLOP/s on one core of a server CPU that could do 200. Parameters: see `kernels.ladder.conv2d`.
+    Measured: 0.7 GFLOP/s, on one core that could do more than 100. Parameters: see `kernels.ladder.conv2d`.
     """
     x, weight, bias, g = prepare(x, weight, bias, stride, padding)
     y = np.empty((g.N, g.O, g.oH, g.oW), x.dtype)

@@ -16,7 +16,7 @@ def conv2d_forward(x, weight, bias=None, stride=1, padding=0):
     Why: no output plane depends on another, so no two threads ever write to the same place, and each sum is added up
     in the same order whatever the number of threads: the results are the same, bit for bit.
 
-    Measured: 15 GFLOP/s for each core that has nothing else to do. Making the padded copy is still the work of one. A
+    Measured: 17 GFLOP/s for each core that has nothing else to do. Making the padded copy is still the work of one. A
     small picture gains nothing: starting a parallel loop takes some microseconds, and a tenth of a millisecond where
     Numba finds neither OpenMP nor TBB. Parameters: see `kernels.ladder.conv2d`.
     """

@@ -21,7 +21,7 @@ def conv2d_forward(x, weight, bias=None, stride=1, padding=0):
     Why: rung 3 loads a pixel and a sum, and stores the sum, for a single multiply-add: the load and store units are
     busy while the multipliers wait. Here three pixels and four sums are loaded, and four sums stored, for twelve.
 
-    Measured: 50 to 80 GFLOP/s per core. Parameters: see `kernels.ladder.conv2d`.
+    Measured: 50 GFLOP/s per core. Parameters: see `kernels.ladder.conv2d`.
     """
     x, weight, bias, g = prepare(x, weight, bias, stride, padding)
     y = np.empty((g.N, g.O, g.oH, g.oW), x.dtype)

@@ -23,8 +23,8 @@ def conv2d_forward(x, weight, bias=None, stride=1, padding=0):
     Why: rung 4 still loads and stores each sum once per kernel row of each input channel. A tile is stored once. The
     packed rows are read from the second-level cache once per tile of channels, instead of from farther away.
 
-    Measured: 150 to 200 GFLOP/s per core with AVX-512, 3/4 of what the core can multiply and add. Without the JIT it
-    cannot run: Python has no vector instructions. Parameters: see `kernels.ladder.conv2d`.
+    Measured: 90 GFLOP/s per core, three quarters of what it can multiply and add. Without the JIT it cannot run: Python
+    has no vector instructions. Parameters: see `kernels.ladder.conv2d`.
     """
     x, weight, bias, g = prepare(x, weight, bias, stride, padding)
     refuse_strides(g, "tile")

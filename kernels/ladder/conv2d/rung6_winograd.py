@@ -63,9 +63,9 @@ def conv2d_forward(x, weight, bias=None, stride=1, padding=0):
     Why: rung 5 is near what the core can multiply and add. From there on, only fewer operations help: 36 products
     instead of 144, plus the transforms, whose lanes are neighbouring patches.
 
-    Measured: 200 GFLOP/s per core at 64 channels, 300 at 256; with 16 the transforms cost more than the products save.
-    Rates count the direct method's operations, so that this one may be above the core's peak. Without the JIT it cannot
-    run. Parameters: see `kernels.ladder.conv2d`.
+    Measured: 170 GFLOP/s per core, counted in the direct method's operations: more than the core can do of those. With
+    16 channels the transforms cost more than the products save. Without the JIT it cannot run. Parameters: see
+    `kernels.ladder.conv2d`.
     """
     x, weight, bias, g = prepare(x, weight, bias, stride, padding)
     refuse_strides(g, "winograd")
