@@ -157,8 +157,8 @@ def _pool_roi(k, y, argmax, example, part, x, step, first, width, lowest, rows, 
     """Compute some channels of one RoI, whose picture begins at ``first`` of x; ``step`` numbers of x are one cell."""
     start, channels, all_channels = part
     across, bins = columns.shape[2], rows.shape[2] * columns.shape[2]
-    values, places = np.zeros(bins * (step + _SPARE), y.dtype), np.empty(bins * (step + _SPARE), y.dtype)
-    places.view(example.dtype)[:] = -1
+    values, places = np.empty(bins * (step + _SPARE), y.dtype), np.empty(bins * (step + _SPARE), y.dtype)
+    place_numbers = places.view(example.dtype)
     cells = np.empty(_most(rows, k) * _most(columns, k), np.int64)
     for b in range(bins):
         py, px = b // across, b % across
@@ -167,8 +167,11 @@ def _pool_roi(k, y, argmax, example, part, x, step, first, width, lowest, rows, 
             for column in range(columns[0, k, px], columns[1, k, px]):
                 cells[count] = row * width + column
                 count += 1
+        here = b * (step + _SPARE)
         if count > 0:
-            largest_of_rows(values, places, b * (step + _SPARE), lowest, x, first, step, cells, count)
+            largest_of_rows(values, places, here, lowest, x, first, step, cells, count)
+        else:
+            values[here : here + step], place_numbers[here : here + step] = 0, -1
     there = (k * all_channels + start) * bins
     transpose(y, there, bins, values, 0, step + _SPARE, bins, channels)
     turned = np.empty(channels * bins, y.dtype)
