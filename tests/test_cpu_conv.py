@@ -202,6 +202,7 @@ def test_nothing_beyond_the_arrays_at_every_number_of_pixels(guards, rng, dtype,
 def test_nothing_beyond_the_arrays_at_every_channel_count_of_points(guards, rng, dtype, stride):
     for channels in (*range(1, 2 * tiling.WIDE.rows + 2), 65):
         run_guarded(guards, CONV, dtype, (2, channels, 5, 11), (channels, channels, 1, 1), rng, stride=stride)
+    run_guarded(guards, CONV, dtype, (2, 6, 8, 10), (10, 3, 1, 1), rng, stride=stride, groups=2)
     # several blocks of pixels
     run_guarded(guards, CONV, dtype, (2, 70, 50, 90), (20, 70, 1, 1), rng, stride=stride)
     run_guarded(guards, CONV, dtype, (1, 3, 90, 90), (2, 3, 1, 1), rng, stride=stride)
@@ -277,10 +278,21 @@ def test_a_nan_reaches_what_its_windows_cover_and_nothing_else(monkeypatch, rng,
         ((7, 130, 6, 7), (192, 130, 3, 3), {"padding": 1}),
         ((3, 70, 40, 50), (64, 70, 1, 1), {}),
         ((3, 60, 40, 50), (7, 60, 1, 1), {"stride": 2}),
+        ((3, 12, 80, 100), (10, 6, 1, 1), {"groups": 2}),
         ((2, 600, 9, 11), (320, 600, 1, 1), {"stride": 2}),
         ((3, 64, 40, 9), (128, 64, 3, 3), {"stride": 2}),
     ],
-    ids=["wide", "deep", "depthwise", "panels", "points and slots", "points", "deep points", "panels and blocks"],
+    ids=[
+        "wide",
+        "deep",
+        "depthwise",
+        "panels",
+        "points and slots",
+        "points",
+        "groups",
+        "deep points",
+        "panels and blocks",
+    ],
 )
 def test_same_bits_for_any_number_of_threads(monkeypatch, rng, dtype, x_shape, weight_shape, parameters):
     x, weight = (np.asarray(rng.standard_normal(shape), dtype) for shape in (x_shape, weight_shape))

@@ -31,8 +31,8 @@ _TRANSFORM, _KERNEL, _CALL = 150, 8, 20_000
 #: Lanes of channels: a weight is packed into panels at every call; an output is written a second time, apart from its
 #: neighbours, where these belong to other pieces.
 _PANEL_WEIGHT, _APART = 1.0, 1.5
-#: A vector of the input or the output is packed or turned; 1x1: a weight is packed.
-_VECTOR, _POINT_WEIGHT = 4, 0.7
+#: A vector of the input or the output is packed or turned; a weight is packed, and read for every block, in tiles.
+_VECTOR, _TILE_WEIGHT, _POINT_WEIGHT = 4, 2.0, 0.7
 #: The same for weight gradients, whose operands come from farther; per kernel, lanes are added up and transformed.
 _GRADIENT_PRODUCT, _GRADIENT_TRANSFORM, _GRADIENT_KERNEL = 0.5, 400, 80
 _DOT_PRODUCT, _PANEL_PRODUCT = 0.42, 0.35
@@ -84,13 +84,16 @@ def estimate(dtype, x_shape, weight_shape, out_size, rows, cols, with_winograd=T
     piece_width = (width + cols.step - 1) // cols.step
     vectors = pictures * groups * height * cols.step * -(-piece_width // lanes(dtype))
     products = vectors * taps * -(-channels // tile.rows) * tile.rows
+    weights = kernels * taps / max(in_channels, 1) * rows.step * cols.step
+    inputs = x_shape[0] * x_shape[1] * x_shape[2] * x_shape[3] / lanes(dtype)
     estimates = {"pixels": products * _PRODUCT * (1 if tile.columns <= 4 else _NARROW)}
+    estimates["pixels"] += weights * _TILE_WEIGHT + inputs * _VECTOR
     if panel_convolution.possible(groups, rows, cols):
         panels = -(-channels // panel_width(dtype))
+        outputs = pictures * channels * height * width
         products = pictures * height * width * taps * panels * PANEL.columns
-        weights = kernels * taps / max(in_channels, 1) * rows.step * cols.step
-        apart = pictures * channels * height * width * _APART if rows.step * cols.step > 1 else 0
-        turning = pictures * height * width * (in_channels + channels) / lanes(dtype) * _VECTOR
+        apart = outputs * _APART if rows.step * cols.step > 1 else 0
+        turning = (inputs + outputs / lanes(dtype)) * _VECTOR
         estimates["channels"] = products * _PRODUCT + weights * _PANEL_WEIGHT + turning + apart
     if point_convolution.possible(x_shape, groups, out_size, rows, cols):
         vectors = pictures * point_convolution.vectors_of(height * width, channels, dtype)
