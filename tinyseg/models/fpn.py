@@ -5,8 +5,8 @@ feature pyramid network (Lin et al., arXiv:1612.03144) takes what the coarse map
 """
 
 from tinyseg import nn, ops
-from tinyseg.nn import fused
 from tinyseg.models import old_names
+from tinyseg.nn import fused
 
 
 class FeatureLayers(nn.Module):

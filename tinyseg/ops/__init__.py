@@ -2,7 +2,7 @@
 
 from tinyseg.ops.activation import relu, sigmoid, softmax
 from tinyseg.ops.boxes import batched_nms, box_iou, nms, paste_masks
-from tinyseg.ops.convolution import conv2d, conv_transpose2d, linear
+from tinyseg.ops.convolution import conv2d, conv2d_relu, conv_transpose2d, conv_transpose2d_relu, linear
 from tinyseg.ops.elementwise import add, exp, log
 from tinyseg.ops.losses import (
     binary_cross_entropy,
@@ -30,7 +30,9 @@ __all__ = [
     "box_iou",
     "cat",
     "conv2d",
+    "conv2d_relu",
     "conv_transpose2d",
+    "conv_transpose2d_relu",
     "cross_entropy",
     "dice_loss",
     "exp",
