@@ -25,11 +25,11 @@ def run(chosen, args, command):
     threads = backend.get_num_threads()
     entrants.share_threads(names)
     limits = peaks.peaks(threads)
+    found = results.Run(command, entrants.machine(names), limits, [], absent)
     print(
-        f"this machine, {threads} threads: {limits['flops'] / 1e9:.0f} GFLOP/s of multiply-adds, "
+        f"{plots.machine_line(found.machine)}: {limits['flops'] / 1e9:.0f} GFLOP/s of multiply-adds, "
         f"{limits['bytes'] / 1e9:.1f} GB/s of copying"
     )
-    found = results.Run(command, entrants.machine(names), limits, [], absent)
     effort = measure.Effort(args.turns, args.seconds)
     try:
         for case in _progress(chosen):

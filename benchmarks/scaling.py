@@ -5,6 +5,7 @@ and the overlaps of n boxes with n boxes look at pairs, and pairs are quadratic 
 out of the slope, since a call has a cost of its own, and there is a step where arrays outgrow a cache.
 """
 
+import argparse
 import json
 import time
 from typing import NamedTuple
@@ -184,12 +185,13 @@ def _guides(panel, curves):
 def add_arguments(parser):
     """Add the options of ``tinyseg bench scaling``."""
     parser.epilog = "Ends with 1 if a cost grows faster than it should: slope 1, and 2 for pairs of boxes."
-    parser.add_argument("--only", nargs="+", default=[], metavar="PATTERN", help="part of axis/name: boxes, conv2d")
-    parser.add_argument("--backend", metavar="NAME", help="kernels to measure (default: cpu)")
+    same = argparse.SUPPRESS  # as given before the word "scaling", or its default there
+    parser.add_argument("--only", nargs="+", default=same, metavar="PATTERN", help="part of axis/name: boxes, conv2d")
+    parser.add_argument("--backend", default=same, metavar="NAME", help="kernels to measure (default: cpu)")
     parser.add_argument("--seconds", type=number(0), default=3.0, metavar="S", help="per curve (default: 3)")
-    parser.add_argument("--threads", type=int, metavar="N", help="processor threads to use (default: all)")
-    parser.add_argument("--out", default="speed", metavar="DIR", help="folder for the results (default: speed)")
-    parser.add_argument("--debug", action="store_true", help="show Python's traceback when something fails")
+    parser.add_argument("--threads", type=int, default=same, metavar="N", help="processor threads (default: all)")
+    parser.add_argument("--out", default=same, metavar="DIR", help="folder for the results (default: speed)")
+    parser.add_argument("--debug", action="store_true", default=same, help="show Python's traceback on failure")
 
 
 def run(args):

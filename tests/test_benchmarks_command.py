@@ -162,6 +162,7 @@ def test_growth_of_cost(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(scaling, "slope", lambda sizes, seconds: 1.1)
     arguments = ["scaling", "--seconds", "0", "--out", tmp_path]
     assert bench(*arguments) == 0
+    assert bench("--out", tmp_path, "scaling", "--seconds", "0") == 0  # options before it count as well
     assert {path.name for path in tmp_path.iterdir()} == {f"scaling.{end}" for end in ("json", "md", "png", "svg")}
     assert [curve["sizes"] for curve in json.loads((tmp_path / "scaling.json").read_text())["curves"]] == [
         [64, 256],
