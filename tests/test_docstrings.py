@@ -23,6 +23,7 @@ MODULES = (
     "tinyseg.data.augment_objects",
     "tinyseg.draw",
     "tinyseg.evaluation",
+    "tinyseg.explain",
     "tinyseg.files",
     "tinyseg.function",
     "tinyseg.models",

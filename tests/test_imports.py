@@ -90,7 +90,7 @@ def test_import_is_light():
 
 
 def test_parts_are_reachable_from_tinyseg():
-    names = ["ops", "nn", "optim", "boxes", "models", "weights", "data", "training", "evaluation", "draw"]
+    names = ["ops", "nn", "optim", "boxes", "models", "weights", "data", "training", "evaluation", "explain", "draw"]
     assert run(f"import tinyseg, json; print(json.dumps([getattr(tinyseg, n).__name__ for n in {names}]))") == [
         f"tinyseg.{name}" for name in names
     ]

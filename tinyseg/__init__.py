@@ -10,6 +10,8 @@ from tinyseg.backend import (
     release_memory,
     set_num_threads,
     use_backend,
+    use_winograd,
+    uses_winograd,
 )
 from tinyseg.random import manual_seed
 from tinyseg.tensor import Tensor, is_grad_enabled, no_grad
@@ -30,6 +32,8 @@ __all__ = [
     "release_memory",
     "set_num_threads",
     "use_backend",
+    "use_winograd",
+    "uses_winograd",
 ]
 
 __version__ = "0.1.0"

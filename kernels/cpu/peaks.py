@@ -58,7 +58,7 @@ def bound(flops, size, peaks):
 def _seconds(call, limit):
     """Return the seconds of each call until the limit, after one that may compile; at least five."""
     call()
-    times = []
+    times: list[float] = []
     end = time.perf_counter() + limit
     while len(times) < 5 or time.perf_counter() < end:
         start = time.perf_counter()

@@ -4,7 +4,7 @@ import argparse
 import sys
 
 import tinyseg
-from tinyseg.cli import bench, demo, evaluate, predict, train
+from tinyseg.cli import bench, demo, evaluate, explain, predict, train
 from tinyseg.cli.common import Parser, error_line
 
 _DESCRIPTION = """\
@@ -33,7 +33,7 @@ def build_parser():
     )
     parser.add_argument("--version", action="version", version=f"tinyseg {tinyseg.__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
-    for command in (demo, train, predict, evaluate, bench):
+    for command in (demo, train, predict, evaluate, bench, explain):
         command.add_parser(commands)
     return parser
 

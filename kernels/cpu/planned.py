@@ -1,0 +1,77 @@
+"""What ``planner`` chooses for a call of a convolution: for readers, who see it without running the call."""
+
+from kernels import checks
+from kernels.cpu import planner
+from kernels.cpu.packing import gather_axis, scatter_axis
+
+
+def algorithms(name, arguments):
+    """Return the algorithm for each result of a call.
+
+    Parameters
+    ----------
+    name : str
+        Of a function of the contract, or a fused one: ``"conv2d_forward"``.
+    arguments : dict
+        The call's arguments by name, defaults included.
+
+    Returns
+    -------
+    dict of str to str
+        ``{"y": "winograd"}`` for a forward call, ``{"dx": ..., "dweight": ...}`` for a backward one. Empty for
+        functions that have but one algorithm, and where there is nothing to compute.
+    """
+    if not name.startswith(("conv2d_", "conv_transpose2d_")):
+        return {}
+    shared = ["x", "weight", "stride", "padding", "dilation", "groups"]
+    transposed = name.startswith("conv_transpose2d_")
+    shared += ["output_padding"] if transposed else []
+    given = {key: arguments[key] for key in shared}
+    if name.endswith("_backward"):
+        return _of_backward(transposed, arguments["dy"], arguments["needs"], given)
+    x, weight, _, g = (checks.conv_transpose2d if transposed else checks.conv2d)(bias=None, **given)
+    return _planned(y=(_scatter if transposed else _gather)(x, weight, g, (g.oH, g.oW)))
+
+
+def _of_backward(transposed, dy, needs, given):
+    """Return the algorithms for the gradients of input and weight, where they are wanted."""
+    check = checks.conv_transpose2d_gradient if transposed else checks.conv2d_gradient
+    dy, x, weight, g, needs = check(dy, needs=needs, **given)
+    dx = (_gather if transposed else _scatter)(dy, weight, g, (g.H, g.W)) if needs[0] else None
+    dweight = _gradient(*((x, dy) if transposed else (dy, x)), g) if needs[1] else None
+    return _planned(dx=dx, dweight=dweight)
+
+
+def _planned(**algorithms):
+    """Leave out what is not computed."""
+    return {name: algorithm for name, algorithm in algorithms.items() if algorithm is not None}
+
+
+def _gather(x, weight, g, size):
+    """Return the algorithm for ``conv2d.gather``."""
+    shape = (g.groups, weight.shape[0] // g.groups, *weight.shape[1:])
+    return _choose(x, shape, size, *_gather_axes(g))
+
+
+def _scatter(y, weight, g, size):
+    """Return the algorithm for ``conv2d.scatter``."""
+    shape = (g.groups, weight.shape[1], weight.shape[0] // g.groups, *weight.shape[2:])
+    rows, cols = scatter_axis(size[0], g.kH, g.sH, g.pH, g.dH), scatter_axis(size[1], g.kW, g.sW, g.pW, g.dW)
+    return _choose(y, shape, size, rows, cols)
+
+
+def _choose(x, shape, size, rows, cols):
+    """Return the algorithm for a correlation of ``x`` with weights of a shape (groups, out, in, kH, kW)."""
+    return None if 0 in (*x.shape, *shape) else planner.choose(x.dtype, x.shape, shape, size, rows, cols)
+
+
+def _gradient(dy, x, g):
+    """Return the algorithm for ``conv2d.gradient``."""
+    if 0 in (*dy.shape, *x.shape):
+        return None
+    return planner.choose_gradient(dy.dtype, dy.shape, x.shape, g.groups, *_gather_axes(g))
+
+
+def _gather_axes(g):
+    """Return which input rows and columns the outputs of a convolution meet."""
+    return gather_axis(g.kH, g.sH, g.pH, g.dH), gather_axis(g.kW, g.sW, g.pW, g.dW)

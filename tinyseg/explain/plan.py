@@ -1,0 +1,217 @@
+"""What a network runs: one row for every call of a kernel, with its algorithm, its least time and its measured time."""
+
+import time
+from contextlib import contextmanager
+
+import numpy as np
+
+from tinyseg import backend, random
+from tinyseg.explain.costs import arrays_in, cost
+from tinyseg.explain.plan_table import Plan, PlanRow
+from tinyseg.models import GeneralizedRCNN
+from tinyseg.tensor import Tensor, no_grad
+
+_RUNS = 3
+
+
+def plan(model, shape, *, backward=False, peaks=None):
+    """Run a network on made-up pictures and say what each of its operators did.
+
+    The network runs on the ``"cpu"`` kernels: once to compile them, then three times, of which the least time of each
+    call is shown. Its parameters, statistics, gradients and mode are afterwards what they were before, and so is
+    tinyseg's source of chance.
+
+    Parameters
+    ----------
+    model : Module
+        The network.
+    shape : sequence of int
+        Of the pictures, noise from 0 to 1: ``(N, C, H, W)``; for detectors (`tinyseg.models.GeneralizedRCNN`) also
+        ``(C, H, W)``, one picture. A detector that finds nothing in them computes no masks.
+    backward : bool
+        False: as in prediction (evaluation mode, nothing recorded, normalisation folded into the convolutions). True:
+        a step of training, forward and backward; the loss is the sum of the output, for detectors that of the losses
+        with one made-up object in each picture.
+    peaks : dict of str to float, optional
+        What this machine can do: ``flops`` and ``bytes`` per second. Measured, in a second or two, if left out.
+
+    Returns
+    -------
+    Plan
+        ``print`` shows it as a table; ``rows`` has a `PlanRow` for each call, ``to_json()`` gives all of it as text.
+
+    Raises
+    ------
+    ValueError
+        If ``shape`` has another number of sizes, the network does not take such pictures, or with ``backward``
+        nothing in it requires gradients.
+    TypeError
+        If ``shape`` does not consist of whole numbers.
+
+    Examples
+    --------
+    >>> import tinyseg
+    >>> model = tinyseg.models.UNet(widths=(4, 8))
+    >>> table = tinyseg.explain.plan(model, (1, 1, 32, 32), peaks={"flops": 1e11, "bytes": 1e10})
+    >>> table.rows[0].layer, table.rows[0].words()
+    ('layer1_conv.conv1', 'conv2d + norm + relu')
+    """
+    pictures = _pictures(model, shape)
+    with backend.use_backend("cpu"):
+        peaks = backend.machine_peaks() if peaks is None else peaks
+        runs: list[tuple[list[PlanRow], float]] = []
+        for _ in range(_RUNS + 1):
+            with _unchanged(model):
+                runs.append(_run(model, pictures, backward, peaks))
+        rows, seconds = _least(runs[1:])  # the first may have compiled
+        return Plan(rows, seconds, dict(peaks), backend.get_num_threads())
+
+
+def _least(runs):
+    """Return the rows with the least time of each call, and the seconds of the fastest run."""
+    rows, seconds = min(runs, key=lambda run: run[1])
+    same = [other for other, _ in runs if [row.words() for row in other] == [row.words() for row in rows]]
+    return [
+        row._replace(seconds=min(r.seconds for r in calls)) for row, *calls in zip(rows, *same, strict=True)
+    ], seconds
+
+
+def _pictures(model, shape):
+    """Return noise in the form that a network takes."""
+    shape = tuple(shape)
+    detector = isinstance(model, GeneralizedRCNN)
+    if not all(isinstance(size, int | np.integer) and not isinstance(size, bool) for size in shape):
+        raise TypeError(f"shape is {shape}; expected whole numbers")
+    if detector and len(shape) == 3:
+        shape = (1, *shape)
+    if len(shape) != 4 or min(shape) < 1:
+        expected = "(N, C, H, W) or (C, H, W)" if detector else "(N, C, H, W)"
+        raise ValueError(f"shape is {shape}; expected {expected}, each at least 1")
+    parameter = next(model.parameters(), None)
+    noise = np.random.default_rng(0).random(shape).astype(np.float32 if parameter is None else parameter.dtype)
+    return list(noise) if detector else Tensor(noise)
+
+
+@contextmanager
+def _unchanged(model):
+    """Leave a network, and the source of chance, as they were."""
+    modes = [(module, module.training) for module in model.modules()]
+    buffers = [(buffer, buffer.array, buffer.array.copy()) for buffer in model.buffers()]
+    gradients = [(parameter, parameter.grad) for parameter in model.parameters()]
+    chance, own = random.get_state(), getattr(model, "generator", None)
+    own_chance = None if own is None else own.bit_generator.state
+    try:
+        for parameter, _ in gradients:
+            parameter.grad = None  # not to be added to
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+        for buffer, array, values in buffers:
+            array[...] = values
+            buffer.array = array
+        for parameter, gradient in gradients:
+            parameter.grad = gradient
+        random.set_state(chance)
+        if own is not None:
+            own.bit_generator.state = own_chance
+
+
+def _run(model, pictures, backward, peaks):
+    """Run a network once; return the rows and the seconds of the whole run."""
+    recorder = _Recorder(model, peaks)
+    model.train(backward)
+    start = time.perf_counter()
+    with backend.record_kernels(recorder):
+        if backward:
+            loss = _loss(model, pictures)
+            if not loss.requires_grad:
+                raise ValueError("nothing in model requires gradients; backward=True needs a parameter that does")
+            loss.backward()
+        else:
+            with no_grad():
+                model(pictures)
+    return recorder.rows, time.perf_counter() - start - recorder.seconds
+
+
+def _loss(model, pictures):
+    """Return the sum of all that a network puts out."""
+    if isinstance(model, GeneralizedRCNN):
+        outputs = model(pictures, [_made_up_object(model, *picture.shape[1:]) for picture in pictures])
+    else:
+        outputs = model(pictures)
+    sums = [tensor.sum() for tensor in _tensors_in(outputs)]
+    return sum(sums[1:], sums[0])
+
+
+def _made_up_object(model, height, width):
+    """Return the truth of a picture with one object in its middle."""
+    box = np.array([[width / 4, height / 4, 3 * width / 4, 3 * height / 4]], np.float32)
+    mask = np.zeros((1, height, width), np.uint8)
+    mask[:, height // 4 : -(-3 * height // 4), width // 4 : -(-3 * width // 4)] = 1
+    truth = {"boxes": box, "labels": np.array([1])}
+    return {**truth, "masks": mask} if model.roi_heads.has_mask() else truth
+
+
+def _tensors_in(value):
+    """Return the tensors in what a network puts out."""
+    if isinstance(value, Tensor):
+        return [value]
+    parts = value.values() if isinstance(value, dict) else value
+    return [tensor for part in parts for tensor in _tensors_in(part)]
+
+
+class _Recorder:
+    """Makes a row of every call of a kernel, and counts the seconds that this takes."""
+
+    def __init__(self, model, peaks):
+        self.rows: list[PlanRow] = []
+        self.seconds = 0.0
+        self._peaks = peaks
+        tensors = (*model.named_parameters(), *model.named_buffers())
+        self._layers = {id(tensor.array): name.rpartition(".")[0] for name, tensor in tensors}
+        self._kept = [tensor.array for _, tensor in tensors]  # as long as they live, no other array has their id
+
+    def __call__(self, call):
+        start = time.perf_counter()
+        self.rows.append(self._row(call))
+        self.seconds += time.perf_counter() - start
+
+    def _row(self, call):
+        """Return the row of a call."""
+        operator, folded = _operator(call)
+        costs, given, made = cost(call), arrays_in(call.arguments), arrays_in(call.result)
+        flops_per_second = self._peaks["flops"] * 4 / given[0].itemsize  # half as many in float64
+        return PlanRow(
+            layer=self._layer(given, made) or operator,
+            operator=operator,
+            backward=call.name.endswith("_backward"),
+            folded=folded,
+            input_shape=given[0].shape,
+            output_shape=made[0].shape if made else (),
+            algorithm=backend.planned_algorithms(call),
+            **costs._asdict(),
+            arithmetic_seconds=(costs.flops or 0) / flops_per_second,
+            memory_seconds=(costs.bytes_read + costs.bytes_written) / self._peaks["bytes"],
+            seconds=call.seconds,
+        )
+
+    def _layer(self, given, made):
+        """Return the name of the layer whose parameters a call was given."""
+        name = next((self._layers[id(array)] for array in given if id(array) in self._layers), "")
+        if name:
+            for saved in made[1:]:  # statistics of a normalisation: its backward call may be given them alone
+                self._layers[id(saved)] = name
+                self._kept.append(saved)
+        return name
+
+
+def _operator(call):
+    """Return the name of the operator, and what a call does besides."""
+    name = call.name.removesuffix("_forward").removesuffix("_backward").removesuffix("_maxima")
+    if not name.endswith("_relu"):
+        return name, ()
+    given = call.arguments
+    added = given.get("residual") is not None or (name == "batch_norm_relu" and given.get("y") is not None)
+    steps = {"norm": given.get("scale") is not None, "residual": added, "relu": given.get("relu", True)}
+    return name.removesuffix("_relu"), tuple(step for step, done in steps.items() if done)
