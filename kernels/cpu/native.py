@@ -4,9 +4,15 @@ Numba optimises a function anew inside everything that calls it, and three times
 by address, a kernel is compiled once: half the time to the first result.
 """
 
+from typing import Any
+
 import numba
+from llvmlite import ir
+from numba import extending, types
 
 _compiled: dict = {}
+_addresses: dict = {}
+_intrinsic: Any = extending.intrinsic  # to a type checker, callers would have to pass the typing context
 
 
 def native(function, dtype, arguments):
@@ -35,3 +41,27 @@ def native(function, dtype, arguments):
         except RuntimeError:  # no folder to cache in
             _compiled[key] = numba.cfunc(signature, **options)(function.py_func)
     return _compiled[key]
+
+
+def address_of(function, dtype, arguments):
+    """Return the address of ``native(function, dtype, arguments)``, for ``call``.
+
+    A number is passed to a kernel in no time; what a function's type is, Numba finds out anew at every call.
+    """
+    key = function, dtype
+    if key not in _addresses:
+        _addresses[key] = native(function, dtype, arguments).address
+    return _addresses[key]
+
+
+@_intrinsic
+def call(typing_context, address, arrays, scratch, places, tables, sizes, task):
+    """Call the function at ``address`` with the other arguments."""
+
+    def codegen(context, builder, signature, arguments):
+        kinds = [context.get_value_type(kind) for kind in signature.args[1:]]
+        function = ir.FunctionType(ir.VoidType(), kinds).as_pointer()
+        builder.call(builder.inttoptr(arguments[0], function), arguments[1:])
+        return context.get_dummy_value()
+
+    return types.void(types.intp, arrays, scratch, places, tables, sizes, types.int64), codegen

@@ -20,7 +20,7 @@ from typing import Any
 from numba import extending
 from numba.core.cgutils import memset, raw_memcpy
 
-from kernels.cpu.tiling import DOT, NARROW, PANEL, WIDE, Tile
+from kernels.cpu.tiling import DOT, NARROW, PANEL, WIDE
 from kernels.cpu.vector_writer import signature_of, write_with
 
 intrinsic: Any = extending.intrinsic  # to a type checker, callers would have to pass the typing context
@@ -220,8 +220,53 @@ def _write_multiply(
 
 
 multiply_wide, multiply_narrow = _multiply(WIDE), _multiply(NARROW)
-#: As ``multiply_wide``, with fewer vectors of pixels.
-multiply_two, multiply_one = _multiply(Tile(WIDE.rows, 2)), _multiply(Tile(WIDE.rows, 1))
+
+
+def _multiply_square(columns):
+    """Return a function that adds the product of two matrices that lie in packed rows, for a tile of the result.
+
+    The tile is ``WIDE.rows`` by ``columns`` vectors, its rows ``step`` apart from ``sums_start`` on. Term t of all sums
+    is vector after vector from ``pixel_start + t * step`` of ``pixels``, times ``WIDE.rows`` numbers from
+    ``weight_start + t * WIDE.rows`` of ``weights``. If ``add`` is 0, the sums start at 0.
+    """
+
+    @intrinsic
+    def multiply(
+        typing_context, sums, sums_start, step, pixels, pixel_start, terms, weights, weight_start, add
+    ):  # fmt: skip
+        signature = signature_of(sums, sums_start, step, pixels, pixel_start, terms, weights, weight_start, add)
+        return signature, write_with(_write_multiply_square, columns)
+
+    return multiply
+
+
+def _write_multiply_square(
+    w, columns, sums, sums_start, step, pixels, pixel_start, terms, weights, weight_start, add
+):  # fmt: skip
+    sums, pixels, weights = w.at(sums, sums_start), w.at(pixels, pixel_start), w.at(weights, weight_start)
+    rows = [w.at(sums, w.builder.mul(step, w.int(m))) for m in range(WIDE.rows)]
+    places = [w.at(row, v * w.lanes) for row in rows for v in range(columns)]
+    zeros = [w.zero] * len(places)
+    initial = w.choose(
+        w.builder.icmp_signed("!=", add, w.int(0)), lambda: [w.load(place, 0) for place in places], zeros
+    )
+
+    def add_term(t, totals):
+        here = w.at(pixels, w.builder.mul(t, step))
+        there = w.at(weights, w.builder.mul(t, w.int(WIDE.rows)))
+        vectors = [w.load(here, v * w.lanes) for v in range(columns)]
+        results = []
+        for m in range(WIDE.rows):
+            weight = w.splat(w.get(there, m))
+            old = totals[m * columns : (m + 1) * columns]
+            results += [w.multiply_add(weight, vector, total) for vector, total in zip(vectors, old, strict=True)]
+        return results
+
+    for total, place in zip(w.loop(terms, initial, add_term), places, strict=True):
+        w.store(total, place)
+
+
+multiply_square_1, multiply_square_2, multiply_square_3 = (_multiply_square(columns) for columns in (1, 2, 3))
 
 
 @intrinsic

@@ -188,10 +188,12 @@ class Writer:
 
     def clamp(self, vectors, relu):
         """Return ``vectors`` with 0 in place of what is below it, if ``relu`` is not 0. NaN stays."""
-        on = self.builder.icmp_signed("!=", relu, self.int(0))
-        lowest = [ir.Constant(self.element, value) for value in (0.0, float("-inf"))]
-        low = self.splat(self.builder.select(on, *lowest))
-        return [self.builder.select(self.builder.fcmp_ordered("<=", v, low), low, v) for v in vectors]
+        above = self.builder.fcmp_ordered
+        return self.choose(
+            self.builder.icmp_signed("!=", relu, self.int(0)),
+            lambda: [self.builder.select(above(">", self.zero, v), self.zero, v) for v in vectors],
+            vectors,
+        )
 
     def loop(self, count, initial, step):
         """Run ``step(i, values)`` for i from 0 to ``count - 1``; return the final values, of as many as ``initial``."""

@@ -29,9 +29,9 @@ import numpy as np
 from numba import prange
 
 from kernels.cpu import packing
-from kernels.cpu.native import native
-from kernels.cpu.tiling import WIDE, lanes
-from kernels.cpu.vector import multiply_one, multiply_two, multiply_wide
+from kernels.cpu.native import address_of, call
+from kernels.cpu.tiling import VECTOR_BYTES, WIDE
+from kernels.cpu.vector import multiply_square_1, multiply_square_2, multiply_square_3
 from kernels.cpu.winograd_transforms import (
     GROUP_COLS,
     GROUPS,
@@ -98,27 +98,26 @@ def winograd_correlate(x, weight, bias, out_size, rows, cols, scale=None, residu
         weight_step=weight.strides[0] // weight.itemsize,
         weight_in_step=weight.strides[1] // weight.itemsize,
     )
-    tables = _tables(sizes.chunk, sizes.vectors)
     weights = packing.flat(kernels)
     scales = np.ones(-(-channels // WIDE.rows) * WIDE.rows, x.dtype)  # filled up to whole tiles
     if scale is not None:
         scales[:channels] = scale
     if not sizes.few_panels:
-        weights = _transformed_weights(weights, scales, tables, sizes)
+        weights = _transformed_weights(weights, scales, sizes)
     starts = np.zeros(channels, x.dtype) if bias is None else bias
     other = packing.flat(x if residual is None else residual)  # without one, any array: it is not read
     arrays = Arrays(packing.flat(out), packing.flat(x), weights, scales, packing.flat(starts), other)
-    places = run_tasks(_task, arrays, tables, sizes)
+    places = run_tasks(_task, arrays, NO_TABLES, sizes)
     return None if places[:, 0].any() else out
 
 
-def _transformed_weights(weights, scales, tables, sizes):
+def _transformed_weights(weights, scales, sizes):
     """Return the kernels transformed, in the order in which the products need them."""
     size = sizes.blocks * POINTS * sizes.weights_step
     (transformed,) = packing.scratch(1, size, weights.dtype, "winograd weights")
     tiles = -(-sizes.channels // WIDE.rows)
     sizes = sizes._replace(tasks=tiles, workers=min(numba.get_num_threads(), tiles), scratch=0)
-    run_tasks(_weights_task, Arrays(transformed, weights, weights, scales, weights, weights), tables, sizes)
+    run_tasks(_weights_task, Arrays(transformed, weights, weights, scales, weights, weights), NO_TABLES, sizes)
     return transformed
 
 
@@ -173,12 +172,14 @@ class Arrays(NamedTuple):
 
 
 class Tables(NamedTuple):
-    """Arrays for ``multiply_wide``; its taps are input channels here."""
+    """Arrays of int64 that ``dot_tile`` needs, in the weight gradient."""
 
-    taps: np.ndarray  # where each input channel is, for each element of the tiles in turn
+    taps: np.ndarray
     vectors: np.ndarray
     counts: np.ndarray
-    zeros: np.ndarray
+
+
+NO_TABLES = Tables(*[np.zeros(0, np.int64)] * 3)
 
 
 @lru_cache(maxsize=1024)
@@ -238,16 +239,6 @@ def _plan(x_shape, channels, out_size, offsets, threads):
     )
 
 
-@lru_cache(maxsize=256)
-def _tables(channels, vectors):
-    """Return the tables for a chunk of so many input channels and a panel of so many vectors of tiles."""
-    panel, width = vectors * LANES, lanes(np.float32)
-    elements = np.arange(POINTS)[:, None] * (channels * panel + GAP)
-    taps = (elements + np.arange(channels) * panel).reshape(-1)
-    starts = np.arange(0, panel, width)
-    return Tables(taps, starts, np.full(starts.size, width), np.zeros(WIDE.rows, np.float32))
-
-
 # ---- kernels ---------------------------------------------------------------------------------------------------------
 
 
@@ -256,20 +247,22 @@ def run_tasks(task, arrays, tables, sizes):
     scratch = packing.scratch(sizes.workers, sizes.scratch, arrays.out.dtype, "winograd")
     places = packing.scratch(sizes.workers, 1 + sizes.vectors * GROUPS * PLACE, np.int64)
     places[:, 0] = 0
-    run_task = native(task, arrays.out.dtype, (arrays, scratch[0], places[0], tables, sizes, 0))
-    _run_kernel(run_task, arrays, scratch, places, tables, sizes)
+    address = address_of(task, arrays.out.dtype, (arrays, scratch[0], places[0], tables, sizes, 0))
+    _run_kernel(address, tuple(arrays), scratch, places, tuple(tables), tuple(sizes))
     return places
 
 
 @jit(parallel=True)
-def _run_kernel(run_task, arrays, scratch, places, tables, sizes):
+def _run_kernel(address, arrays, scratch, places, tables, sizes):
     """Share the tasks out to as many workers as there are rows of scratch."""
-    workers = scratch.shape[0]
+    # named here: Numba takes long to recognise a named tuple that comes from Python
+    named_arrays, named_tables, named_sizes = Arrays(*arrays), Tables(*tables), Sizes(*sizes)
+    workers, tasks = scratch.shape[0], named_sizes.tasks
     for worker in prange(workers):
-        first = np.int64(worker) * sizes.tasks // workers
-        last = (np.int64(worker) + 1) * sizes.tasks // workers
+        first = np.int64(worker) * tasks // workers
+        last = (np.int64(worker) + 1) * tasks // workers
         for task in range(first, last):
-            run_task(arrays, scratch[worker], places[worker], tables, sizes, task)
+            call(address, named_arrays, scratch[worker], places[worker], named_tables, named_sizes, task)
 
 
 @jit
@@ -307,7 +300,7 @@ def _task(arrays, scratch, places, tables, sizes, task):
             inputs = min(sizes.chunk, sizes.in_channels - first)
             if block == first_block:  # of several blocks, each has but one chunk, and it is the same
                 _transform_pixels(arrays, scratch, places, sizes, first, inputs)
-            _multiply(arrays, scratch, tables, sizes, block, channels, first, inputs)
+            _multiply(arrays, scratch, sizes, block, channels, first, inputs)
         out_size = sizes.out_height * sizes.out_width
         for o in range(channels):
             for v in range(sizes.vectors):
@@ -336,7 +329,7 @@ def _transform_pixels(arrays, scratch, places, sizes, first, inputs):
 
 
 @jit
-def _multiply(arrays, scratch, tables, sizes, block, channels, first, inputs):
+def _multiply(arrays, scratch, sizes, block, channels, first, inputs):
     """Multiply transformed pixels with transformed kernels, element by element of the tiles.
 
     The sums of the input channels before ``first`` are there already.
@@ -348,32 +341,23 @@ def _multiply(arrays, scratch, tables, sizes, block, channels, first, inputs):
             _transform_kernels(scratch, start, arrays, sizes, block * sizes.block + row, first, inputs)
         for k in range(POINTS):
             sums = sizes.sums_start + k * sizes.sums_step + row * sizes.panel
-            _multiply_tile(scratch, sums, tables, sizes, k, inputs, weights, start + k * sizes.weights_step, first)
+            _multiply_tile(scratch, sums, sizes, k, inputs, weights, start + k * sizes.weights_step, first)
 
 
 @jit
-def _multiply_tile(scratch, sums, tables, sizes, k, inputs, weights, weight_start, add):
+def _multiply_tile(scratch, sums, sizes, k, inputs, weights, weight_start, add):
     """Compute element k of a tile of output channels, for all tiles of the panel."""
-    vectors = tables.vectors.size
-    taps = k * sizes.chunk, inputs
-    # fmt: off
-    if vectors == 1:
-        multiply_one(
-            scratch, sums, sizes.panel, WIDE.rows, tables.vectors, tables.counts, scratch, tables.vectors,
-            0, vectors, tables.taps, *taps, weights, weight_start, tables.zeros, 0, scratch, add, 0,
-        )
-    elif vectors == 2:
-        multiply_two(
-            scratch, sums, sizes.panel, WIDE.rows, tables.vectors, tables.counts, scratch, tables.vectors,
-            0, vectors, tables.taps, *taps, weights, weight_start, tables.zeros, 0, scratch, add, 0,
-        )
-    else:
-        for first in range(0, vectors, WIDE.columns):
-            multiply_wide(
-                scratch, sums, sizes.panel, WIDE.rows, tables.vectors, tables.counts, scratch, tables.vectors,
-                first, vectors - first, tables.taps, *taps, weights, weight_start, tables.zeros, 0, scratch, add, 0,
-            )
-    # fmt: on
+    lane_count = VECTOR_BYTES // scratch.itemsize
+    vectors = sizes.panel // lane_count
+    for first in range(0, vectors, 3):
+        place, pixels = sums + first * lane_count, k * sizes.in_step + first * lane_count
+        terms = inputs, weights, weight_start, add
+        if vectors - first == 1:
+            multiply_square_1(scratch, place, sizes.panel, scratch, pixels, *terms)
+        elif vectors - first == 2:
+            multiply_square_2(scratch, place, sizes.panel, scratch, pixels, *terms)
+        else:
+            multiply_square_3(scratch, place, sizes.panel, scratch, pixels, *terms)
 
 
 @jit

@@ -105,7 +105,7 @@ def _plan(dy_shape, x_shape, offsets, threads):
     taps = (np.arange(POINTS)[:, None] * in_step + taps).reshape(-1)
     width_of_vector = lanes(np.float32)
     starts = np.arange(0, vectors * LANES, width_of_vector)
-    tables = Tables(taps, starts, np.full(starts.size, width_of_vector), np.zeros(0, np.float32))
+    tables = Tables(taps, starts, np.full(starts.size, width_of_vector))
     return sizes, tables, chunks
 
 
