@@ -184,6 +184,9 @@ def test_large_enough_for_several_blocks_and_slots(guards, rng, dtype):
     run_guarded(guards, CONV, dtype, (2, 9, 70, 100), (17, 9, 3, 3), rng, padding=1)
     run_guarded(guards, CONV, dtype, (5, 40, 9, 8), (33, 40, 3, 3), rng, padding=1, stride=(2, 1))
     run_guarded(guards, CONV, dtype, (1, 300, 6, 7), (520, 300, 1, 1), rng)
+    # part of the input channels at a time
+    run_guarded(guards, CONV, dtype, (1, 600, 5, 5), (70, 600, 1, 1), rng)
+    run_guarded(guards, CONV, dtype, (2, 70, 9, 8), (130, 70, 3, 3), rng, padding=1, stride=2)
 
 
 @BOTH

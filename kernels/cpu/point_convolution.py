@@ -20,7 +20,7 @@ from kernels.cpu.vector import copy, copy_every_other, copy_spaced, multiply_nar
 from kernels.jit import jit
 
 #: Packed pixels of a task leave room for weights in a core's second-level cache.
-_PACKED_BYTES = 400_000
+_PACKED_BYTES = 600_000
 #: Vectors of a block at most.
 _BLOCK_VECTORS = 384
 #: Tiles of output channels, and input channels, up to which pixels are read where they are.
