@@ -152,15 +152,20 @@ def test_naive_takes_part_where_it_is_bearable():
         assert "cpu" in case.entrants(["cpu", "naive"])
 
 
+def in_any_order(found):
+    """Return layers sorted: which one runs first may change when they are fused."""
+    return sorted(json.dumps(layer) for layer in found)
+
+
 def test_layers_are_those_of_the_networks():
-    assert layers.stored()["unet_small"] == json.loads(json.dumps(layers.of_unet("unet_small")))
+    assert in_any_order(layers.stored()["unet_small"]) == in_any_order(layers.of_unet("unet_small"))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["unet", "unet_wide", "maskrcnn"])
 def test_layers_of_the_large_networks(name):
     found = layers.of_mask_rcnn() if name == "maskrcnn" else layers.of_unet(name)
-    assert layers.stored()[name] == json.loads(json.dumps(found))
+    assert in_any_order(layers.stored()[name]) == in_any_order(found)
 
 
 def test_layers_count_every_operation():
