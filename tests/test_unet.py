@@ -54,16 +54,26 @@ def relative_error(actual, expected):
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize(("backend", "dtype"), [("cpu", np.float32), ("cpu", np.float64), ("naive", np.float32)])
-def test_article(backend, dtype, mode):
+@pytest.mark.parametrize(
+    ("backend", "dtype", "winograd"),
+    [
+        ("cpu", np.float32, False),
+        ("cpu", np.float32, True),
+        ("cpu", np.float64, False),
+        ("naive", np.float32, False),
+    ],
+)
+def test_article(backend, dtype, winograd, mode):
     """Output, loss, every gradient and the running statistics. Bounds: ten times PyTorch's own rounding, and more
-    where a sum runs over all pixels."""
+    where a sum runs over all pixels. With Winograd's larger rounding, other values near 0 may come out on the other
+    side in evaluation (see ``keep_relu_from_flipping``)."""
+    bound = 1e-3 if winograd and mode == "eval" else 3e-5
     arrays, meta = stored()
     errors = meta["cases"][mode]["err"]
     model = article(mode, dtype)
     keep_relu_from_flipping(model, mode)
     x = Tensor(arrays["io/x"].astype(dtype), requires_grad=True)
-    with tinyseg.use_backend(backend):
+    with tinyseg.use_backend(backend), tinyseg.use_winograd(winograd):
         y = model(x)
         loss = ops.binary_cross_entropy(y, arrays["io/t"])
         loss.backward()
@@ -80,7 +90,7 @@ def test_article(backend, dtype, mode):
             assert np.abs(gradient.numpy()).max() < 1e-6, name
             assert np.abs(expected).max() < 1e-6, name
         else:
-            assert relative_error(gradient.numpy(), expected) < 3e-5, name
+            assert relative_error(gradient.numpy(), expected) < bound, name
 
     for name, buffer in model.named_buffers():
         if name.endswith("num_batches_tracked"):
