@@ -7,6 +7,7 @@ import pytest
 
 from kernels.cpu import conv2d, conv_transpose2d, planned, planner
 from tinyseg import Tensor, backend, cli, explain, models, nn, no_grad, ops, random
+from tinyseg.data import write_picture
 from tinyseg.training import save_model
 
 PEAKS = {"flops": 1e11, "bytes": 1e10}
@@ -247,6 +248,15 @@ def test_a_detector():
     assert {"roi_heads.box_head.fc6", "roi_heads.box_predictor.cls_score"} <= set(layers)
 
 
+def test_pictures_instead_of_a_shape(monkeypatch, rng):
+    model, seen = models.UNet(widths=(2,)), []
+    monkeypatch.setattr(model, "forward", lambda x: seen.append(x.array))
+    pictures = rng.random((2, 1, 5, 6))
+    plan(model, pictures)
+    plan(model, np.array([1, 1, 4, 3]))
+    assert np.array_equal(seen[0], pictures.astype(np.float32)) and seen[-1].shape == (1, 1, 4, 3)
+
+
 def test_a_step_of_training_of_a_detector():
     model = small_detector()
     model.generator = np.random.default_rng(3)
@@ -363,6 +373,16 @@ def test_the_command_prints_and_saves(known_peaks, tmp_path, capsys):
     assert "layer1_conv.conv1" in out and "2x3x16x24" in out and "conv2d backward" in out
     assert out.endswith(f"saved in {tmp_path / 'plan.json'}\n")
     assert json.loads((tmp_path / "plan.json").read_text())["rows"][0]["input_shape"] == [2, 3, 16, 24]
+
+
+def test_the_command_takes_a_picture(known_peaks, tmp_path, capsys, fails):
+    write_picture(tmp_path / "grey.png", np.zeros((1, 20, 12), np.float32))
+    save_model(tmp_path / "best.safetensors", models.UNet(in_channels=3, widths=(2, 4)))
+    arguments = ["explain", "plan", "--model", tmp_path / "best.safetensors", "--picture", tmp_path / "grey.png"]
+    assert cli.main([*map(str, arguments), "--batch", "2"]) == 0
+    assert "2x3x20x12" in capsys.readouterr().out
+    assert "not allowed with argument" in fails(*arguments, "--size", 8)
+    assert "no.png" in fails(*arguments[:-1], "no.png")
 
 
 def test_the_command_knows_networks_by_name(known_peaks, capsys):

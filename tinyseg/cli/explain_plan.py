@@ -5,7 +5,7 @@ import argparse
 from tinyseg.cli.common import add_command, add_common, whole_number
 
 _DESCRIPTION = """\
-Run a network on pictures of noise and print one line for each operator that it runs:
+Run a network on a picture, noise if none is given, and print one line for each operator that runs:
 
   layer      whose weights the operator used (layer1_conv.conv1), or the operator's name
   operator   what ran; 'conv2d + norm + relu' is three of them in one pass
@@ -26,7 +26,7 @@ computing something else. TINYSEG_WINOGRAD=0 in the environment forbids winograd
 
 _EXAMPLE = """\
   tinyseg explain plan --model unet --size 224 --batch 10
-  tinyseg explain plan --model maskrcnn_resnet50_fpn --size 480x640 --threads 1
+  tinyseg explain plan --model runs/nuclei/best.safetensors --picture photo.jpg
   tinyseg explain plan --model runs/cells/best.safetensors --size 512 --backward --json plan.json"""
 
 #: What ``--model`` takes besides files, and the function of `tinyseg.models` that makes it.
@@ -48,15 +48,17 @@ def add_parser(subjects):
         required=True,
         metavar="NAME|FILE",
         help=f"{', '.join(NETWORKS)} (each with weights that are not trained), or best.safetensors of a training run. "
-        "A detector that finds nothing in the noise computes no masks",
+        "A detector that finds nothing computes no masks",
     )
-    parser.add_argument(
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument(
         "--size",
         type=picture_size,
         default=(256, 256),
         metavar="HxW",
-        help="height and width of the pictures in pixels, such as 480x640; one number for both (default: 256)",
+        help="height and width of pictures of noise, in pixels, such as 480x640; one number for both (default: 256)",
     )
+    where.add_argument("--picture", metavar="FILE", help="a picture to run it on instead")
     parser.add_argument("--batch", type=whole_number(1), default=1, metavar="N", help="pictures at a time (default: 1)")
     parser.add_argument(
         "--backward",
@@ -77,12 +79,19 @@ def picture_size(text):
 
 def run(args):
     """Print the plan; return the exit code."""
+    import numpy as np
+
     from tinyseg import explain, files
+    from tinyseg.data import read_picture, to_channels
 
     if args.backend not in (None, "cpu"):
         raise ValueError(f"--backend is {args.backend}; only the cpu kernels are planned")
     model, channels = _network(args.model)
-    plan = explain.plan(model, (args.batch, channels, *args.size), backward=args.backward)
+    pictures = (args.batch, channels, *args.size)
+    if args.picture is not None:
+        picture = to_channels(read_picture(args.picture), channels, name=args.picture)
+        pictures = np.repeat(picture[None], args.batch, axis=0)
+    plan = explain.plan(model, pictures, backward=args.backward)
     print(plan)
     if args.json is not None:
         files.write_text(args.json, plan.to_json())

@@ -15,7 +15,7 @@ _RUNS = 3
 
 
 def plan(model, shape, *, backward=False, peaks=None):
-    """Run a network on made-up pictures and say what each of its operators did.
+    """Run a network on pictures and say what each of its operators did.
 
     The network runs on the ``"cpu"`` kernels: once to compile them, then three times, of which the least time of each
     call is shown. Its parameters, statistics, gradients and mode are afterwards what they were before, and so is
@@ -25,9 +25,10 @@ def plan(model, shape, *, backward=False, peaks=None):
     ----------
     model : Module
         The network.
-    shape : sequence of int
+    shape : sequence of int, or ndarray
         Of the pictures, noise from 0 to 1: ``(N, C, H, W)``; for detectors (`tinyseg.models.GeneralizedRCNN`) also
-        ``(C, H, W)``, one picture. A detector that finds nothing in them computes no masks.
+        ``(C, H, W)``, one picture. Or the pictures themselves, an array of such a shape: a detector that finds nothing
+        in noise computes no masks.
     backward : bool
         False: as in prediction (evaluation mode, nothing recorded, normalisation folded into the convolutions). True:
         a step of training, forward and backward; the loss is the sum of the output, for detectors that of the losses
@@ -77,8 +78,9 @@ def _least(runs):
 
 
 def _pictures(model, shape):
-    """Return noise in the form that a network takes."""
-    shape = tuple(shape)
+    """Return pictures in the form that a network takes."""
+    given = shape if isinstance(shape, np.ndarray) and shape.ndim > 1 else None
+    shape = tuple(shape if given is None else given.shape)
     detector = isinstance(model, GeneralizedRCNN)
     if not all(isinstance(size, int | np.integer) and not isinstance(size, bool) for size in shape):
         raise TypeError(f"shape is {shape}; expected whole numbers")
@@ -88,8 +90,9 @@ def _pictures(model, shape):
         expected = "(N, C, H, W) or (C, H, W)" if detector else "(N, C, H, W)"
         raise ValueError(f"shape is {shape}; expected {expected}, each at least 1")
     parameter = next(model.parameters(), None)
-    noise = np.random.default_rng(0).random(shape).astype(np.float32 if parameter is None else parameter.dtype)
-    return list(noise) if detector else Tensor(noise)
+    values = np.random.default_rng(0).random(shape) if given is None else given.reshape(shape)
+    values = values.astype(np.float32 if parameter is None else parameter.dtype)
+    return list(values) if detector else Tensor(values)
 
 
 @contextmanager
