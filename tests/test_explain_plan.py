@@ -8,6 +8,7 @@ import pytest
 from kernels.cpu import conv2d, conv_transpose2d, planned, planner
 from tinyseg import Tensor, backend, cli, explain, models, nn, no_grad, ops, random
 from tinyseg.data import write_picture
+from tinyseg.explain.plan import _least
 from tinyseg.training import save_model
 
 PEAKS = {"flops": 1e11, "bytes": 1e10}
@@ -120,6 +121,18 @@ def test_residuals_are_named():
         ("body.layer1.0.conv1", "conv2d + norm + relu"),
         ("body.layer1.0.conv2", "conv2d + norm + residual + relu"),
     ]
+
+
+def test_the_least_time_of_each_call_counts():
+    relu_row = plan(nn.ReLU(), (1, 1, 2, 2)).rows[0]
+
+    def run(first, second, whole, operator="relu"):
+        row = relu_row._replace(operator=operator)
+        return [row._replace(seconds=first), row._replace(seconds=second)], whole
+
+    rows, seconds = _least([run(1.0, 5.0, 6.5), run(2.0, 3.0, 5.25), run(0.1, 0.1, 9.0, "add")])
+    assert [row.seconds for row in rows] == [1.0, 3.0]  # the third ran something else
+    assert seconds == 4.25  # and at least a quarter of a second went into other things
 
 
 # ---- algorithms ------------------------------------------------------------------------------------------------------

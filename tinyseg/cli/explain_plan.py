@@ -79,18 +79,13 @@ def picture_size(text):
 
 def run(args):
     """Print the plan; return the exit code."""
-    import numpy as np
-
     from tinyseg import explain, files
-    from tinyseg.data import read_picture, to_channels
 
     if args.backend not in (None, "cpu"):
         raise ValueError(f"--backend is {args.backend}; only the cpu kernels are planned")
     model, channels = _network(args.model)
-    pictures = (args.batch, channels, *args.size)
-    if args.picture is not None:
-        picture = to_channels(read_picture(args.picture), channels, name=args.picture)
-        pictures = np.repeat(picture[None], args.batch, axis=0)
+    shape = (args.batch, channels, *args.size)
+    pictures = shape if args.picture is None else _pictures(args.picture, args.batch, channels)
     plan = explain.plan(model, pictures, backward=args.backward)
     print(plan)
     if args.json is not None:
@@ -113,3 +108,13 @@ def _network(name):
         except FileNotFoundError:
             raise ValueError(f"--model is {name!r}, which is no file; expected one, or {', '.join(NETWORKS)}") from None
     return model, getattr(model, "in_channels", 3)
+
+
+def _pictures(path, count, channels):
+    """Return a picture so many times, with the channels that the network takes."""
+    import numpy as np
+
+    from tinyseg.data import read_picture, to_channels
+
+    picture = to_channels(read_picture(path), channels, name=path)
+    return np.repeat(picture[None], count, axis=0)

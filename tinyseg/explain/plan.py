@@ -69,12 +69,18 @@ def plan(model, shape, *, backward=False, peaks=None):
 
 
 def _least(runs):
-    """Return the rows with the least time of each call, and the seconds of the fastest run."""
-    rows, seconds = min(runs, key=lambda run: run[1])
-    same = [other for other, _ in runs if [row.words() for row in other] == [row.words() for row in rows]]
-    return [
-        row._replace(seconds=min(r.seconds for r in calls)) for row, *calls in zip(rows, *same, strict=True)
-    ], seconds
+    """Return the rows with the least time of each call, and with these the seconds of a whole run."""
+    rows, _ = min(runs, key=lambda run: run[1])
+    same = [run for run in runs if [row.words() for row in run[0]] == [row.words() for row in rows]]
+    calls = zip(*(other for other, _ in same), strict=True)
+    rows = [row._replace(seconds=min(call.seconds for call in of_row)) for row, of_row in zip(rows, calls, strict=True)]
+    outside = min(seconds - _in_kernels(other) for other, seconds in same)
+    return rows, _in_kernels(rows) + outside
+
+
+def _in_kernels(rows):
+    """Return the seconds of all calls."""
+    return sum(row.seconds for row in rows)
 
 
 def _pictures(model, shape):

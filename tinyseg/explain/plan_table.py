@@ -80,7 +80,7 @@ class Plan:
     rows : list of PlanRow
         The calls, in order.
     seconds : float
-        The time of the whole run, with all that is no kernel; the least of a few.
+        The time of the whole run: that of all rows, and the least of a few runs for all that is no kernel.
     peaks : dict of str to float
         ``flops`` and ``bytes`` per second that this machine can do.
     threads : int
@@ -139,7 +139,7 @@ class Plan:
     def _last_lines(self):
         """Return what stands below the sums."""
         total, ms = self.totals(), _milliseconds
-        beyond = max(self.seconds - total["seconds"], 0)
+        beyond = self.seconds - total["seconds"]
         threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
         return [
             f"Whole run: {ms(self.seconds)} ms, of which {ms(beyond)} outside kernels. Sum of the bounds: "
