@@ -19,8 +19,8 @@ import numpy as np
 from numba import prange
 
 from kernels.cpu import packing
-from kernels.cpu.native import native
-from kernels.cpu.packing import pack_rows
+from kernels.cpu.native import address_of, call
+from kernels.cpu.packing import Layout, pack_rows
 from kernels.cpu.tiling import NARROW, lanes, multiply_tiling
 from kernels.cpu.vector import copy_spaced, merge_pairs, multiply_narrow, multiply_wide
 from kernels.jit import jit
@@ -66,8 +66,8 @@ def correlate(x, weight, bias, out_size, rows, cols, residual=None, relu=False):
     add = packing.flat(x if residual is None else residual)  # without one, any array: it is not read
     arrays = _Arrays(packing.flat(out), packing.flat(x), weights, tile_bias.reshape(-1), add)
     sizes = plan.sizes._replace(add=int(residual is not None), relu=int(relu))
-    run_task = native(_correlate_task, x.dtype, (arrays, scratch[0], plan.tables, plan.layout, sizes, 0))
-    _correlate_kernel(run_task, arrays, scratch, plan.tables, plan.layout, sizes)
+    address = address_of(_correlate_task, x.dtype, (arrays, scratch[0], plan.tables, plan.layout, sizes, 0))
+    _correlate_kernel(address, tuple(arrays), scratch, tuple(plan.tables), tuple(plan.layout), tuple(sizes))
     return out
 
 
@@ -252,14 +252,17 @@ class _Part(NamedTuple):
 
 
 @jit(parallel=True)
-def _correlate_kernel(run_task, arrays, scratch, tables, layout, sizes):
+def _correlate_kernel(address, arrays, scratch, tables, layout, sizes):
     """Share the tasks out to as many workers as there are rows of scratch."""
-    workers = scratch.shape[0]
+    # named here: Numba takes long to recognise a named tuple that comes from Python
+    named_arrays, named_tables = _Arrays(*arrays), _Tables(*tables)
+    named_layout, named_sizes = Layout(*layout), _Sizes(*sizes)
+    workers, tasks = scratch.shape[0], named_sizes.tasks
     for worker in prange(workers):
-        first = np.int64(worker) * sizes.tasks // workers
-        last = (np.int64(worker) + 1) * sizes.tasks // workers
+        first = np.int64(worker) * tasks // workers
+        last = (np.int64(worker) + 1) * tasks // workers
         for task in range(first, last):
-            run_task(arrays, scratch[worker], tables, layout, sizes, task)
+            call(address, named_arrays, scratch[worker], named_tables, named_layout, named_sizes, task)
 
 
 @jit

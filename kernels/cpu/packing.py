@@ -14,7 +14,7 @@ import numpy as np
 from numba import prange
 
 from kernels.cpu import memory
-from kernels.cpu.native import native
+from kernels.cpu.native import address_of, call
 from kernels.cpu.vector import clear, copy, copy_every_other, copy_spaced
 from kernels.jit import jit
 
@@ -218,8 +218,8 @@ def pack_weights(weight, kernels, tile_rows):
     tiles = -(-weight.shape[1] // tile_rows)
     sizes, tables, total = _weight_plan(weight.shape, tuple(steps), tuple(kernels), tiles, tile_rows)
     packed = scratch(1, total, weight.dtype, "weights")[0]
-    run_task = native(_pack_weights_task, weight.dtype, (packed, flat(line), tables, sizes, 0))
-    _pack_weights_kernel(run_task, packed, flat(line), tables, sizes)
+    address = address_of(_pack_weights_task, weight.dtype, (packed, flat(line), *tables, sizes, 0))
+    _pack_weights_kernel(address, packed, flat(line), *tables, tuple(sizes))
     return packed
 
 
@@ -238,14 +238,15 @@ def _weight_plan(shape, steps, kernels, tiles, tile_rows):
 
 
 @jit(parallel=True)
-def _pack_weights_kernel(run_task, packed, weight, tables, sizes):
+def _pack_weights_kernel(address, packed, weight, pieces, taps, sizes):
     """Pack all input channels of all groups."""
-    for task in prange(sizes.tasks):
-        run_task(packed, weight, tables, sizes, np.int64(task))
+    named = _WeightSizes(*sizes)  # here: Numba takes long to recognise a named tuple that comes from Python
+    for task in prange(named.tasks):
+        call(address, packed, weight, pieces, taps, named, np.int64(task))
 
 
 @jit
-def _pack_weights_task(packed, weight, tables, sizes, task):
+def _pack_weights_task(packed, weight, pieces, taps, sizes, task):
     """Pack a few input channels of every tile and piece: what is read together is near each other either way."""
     group, first = task // sizes.in_blocks, task % sizes.in_blocks * _IN_BLOCK
     last, rows = min(first + _IN_BLOCK, sizes.in_channels), sizes.tile_rows
@@ -253,13 +254,13 @@ def _pack_weights_task(packed, weight, tables, sizes, task):
         channels = min(rows, sizes.channels - tile * rows)
         source = group * sizes.group_step + tile * rows * sizes.channel_step
         for c in range(first, last):
-            for p in range(tables.pieces.shape[0]):
-                first_tap, taps, start = tables.pieces[p]
-                to = start + ((group * sizes.tiles + tile) * sizes.in_channels + c) * taps * rows
+            for p in range(pieces.shape[0]):
+                first_tap, count, start = pieces[p]
+                to = start + ((group * sizes.tiles + tile) * sizes.in_channels + c) * count * rows
                 if channels < rows:
-                    clear(packed, to, taps * rows)
-                for k in range(taps):
-                    place = source + c * sizes.in_step + tables.taps[first_tap + k]
+                    clear(packed, to, count * rows)
+                for k in range(count):
+                    place = source + c * sizes.in_step + taps[first_tap + k]
                     copy_spaced(packed, to + k * rows, 1, weight, place, sizes.channel_step, channels)
 
 

@@ -15,7 +15,8 @@ import numpy as np
 from numba import prange
 
 from kernels.cpu import packing
-from kernels.cpu.native import native
+from kernels.cpu.native import address_of, call
+from kernels.cpu.packing import Layout
 from kernels.cpu.tiling import PANEL, VECTOR_BYTES, panel_width
 from kernels.cpu.vector import clear, copy, copy_spaced, multiply_panel, transpose_square
 from kernels.jit import jit
@@ -80,8 +81,8 @@ def run_tasks(task, arrays, tables, layout, sizes, scratch_size, threads):
     """Run all tasks, ``task(arrays, scratch, tables, layout, sizes, number)``, on so many threads."""
     dtype = arrays.out.dtype
     scratch = packing.scratch(max(1, min(threads, sizes.tasks)), scratch_size, dtype)
-    run_task = native(task, dtype, (arrays, scratch[0], tables, layout, sizes, 0))
-    _run_kernel(run_task, arrays, scratch, tables, layout, sizes)
+    address = address_of(task, dtype, (arrays, scratch[0], tables, layout, sizes, 0))
+    _run_kernel(address, tuple(arrays), scratch, tuple(tables), tuple(layout), tuple(sizes))
 
 
 def panel_bias(bias, channels, dtype):
@@ -227,14 +228,17 @@ def _product_task(arrays, scratch, tables, layout, sizes, task):
 
 
 @jit(parallel=True)
-def _run_kernel(run_task, arrays, scratch, tables, layout, sizes):
+def _run_kernel(address, arrays, scratch, tables, layout, sizes):
     """Share the tasks out to as many workers as there are rows of scratch."""
-    workers = scratch.shape[0]
+    # named here: Numba takes long to recognise a named tuple that comes from Python
+    named_arrays, named_tables = Arrays(*arrays), Tables(*tables)
+    named_layout, named_sizes = Layout(*layout), Sizes(*sizes)
+    workers, tasks = scratch.shape[0], named_sizes.tasks
     for worker in prange(workers):
-        first = np.int64(worker) * sizes.tasks // workers
-        last = (np.int64(worker) + 1) * sizes.tasks // workers
+        first = np.int64(worker) * tasks // workers
+        last = (np.int64(worker) + 1) * tasks // workers
         for task in range(first, last):
-            run_task(arrays, scratch[worker], tables, layout, sizes, task)
+            call(address, named_arrays, scratch[worker], named_tables, named_layout, named_sizes, task)
 
 
 @jit

@@ -14,7 +14,7 @@ import numpy as np
 from numba import prange
 
 from kernels.cpu import packing
-from kernels.cpu.native import native
+from kernels.cpu.native import address_of, call
 from kernels.cpu.tiling import NARROW, lanes, multiply_tiling
 from kernels.cpu.vector import copy, copy_every_other, copy_spaced, multiply_narrow, multiply_wide
 from kernels.jit import jit
@@ -58,8 +58,8 @@ def point_correlate(x, weight, bias, out_size, rows, cols, residual=None, relu=F
     add = packing.flat(x if residual is None else residual)  # without one, any array: it is not read
     arrays = _Arrays(packing.flat(out), packing.flat(x), weights, tile_bias, add)
     sizes = plan.sizes._replace(add=int(residual is not None), relu=int(relu))
-    run_task = native(_point_task, dtype, (arrays, scratch[0], plan.tables, sizes, 0))
-    _point_kernel(run_task, arrays, scratch, plan.tables, sizes)
+    address = address_of(_point_task, dtype, (arrays, scratch[0], plan.tables, plan.taps, sizes, 0))
+    _point_kernel(address, tuple(arrays), scratch, tuple(plan.tables), plan.taps, tuple(sizes))
     return out
 
 
@@ -92,12 +92,11 @@ class _Sizes(NamedTuple):
 
 
 class _Tables(NamedTuple):
-    """Arrays of int64: per vector where it reads, where it writes, how many lanes it writes; where channels start."""
+    """Arrays of int64: per vector where it reads, where it writes, how many lanes it writes."""
 
     in_offsets: np.ndarray
     out_offsets: np.ndarray
     counts: np.ndarray
-    taps: np.ndarray
 
 
 class _Plan(NamedTuple):
@@ -106,6 +105,7 @@ class _Plan(NamedTuple):
     workers: int
     scratch_size: int
     tables: _Tables
+    taps: np.ndarray  # of int64: where each channel starts
     sizes: _Sizes
 
 
@@ -160,9 +160,9 @@ def _plan(dtype, x_shape, channels, out_size, strides, threads):
         plane=plane,
         direct=int(direct),
     )
-    tables = _Tables(*(np.ascontiguousarray(a, np.int64) for a in (in_offsets, out_offsets, counts, taps)))
+    *tables, taps = (np.ascontiguousarray(a, np.int64) for a in (in_offsets, out_offsets, counts, taps))
     scratch_size = 0 if direct else -(-block_vectors // tile.columns) * panel_size
-    return _Plan(min(threads, sizes.tasks), -(-scratch_size // 64) * 64, tables, sizes)
+    return _Plan(min(threads, sizes.tasks), -(-scratch_size // 64) * 64, _Tables(*tables), taps, sizes)
 
 
 # ---- kernels ---------------------------------------------------------------------------------------------------------
@@ -179,18 +179,20 @@ class _Arrays(NamedTuple):
 
 
 @jit(parallel=True)
-def _point_kernel(run_task, arrays, scratch, tables, sizes):
+def _point_kernel(address, arrays, scratch, tables, taps, sizes):
     """Share the tasks out to as many workers as there are rows of scratch."""
-    workers = scratch.shape[0]
+    # named here: Numba takes long to recognise a named tuple that comes from Python
+    named_arrays, named_tables, named_sizes = _Arrays(*arrays), _Tables(*tables), _Sizes(*sizes)
+    workers, tasks = scratch.shape[0], named_sizes.tasks
     for worker in prange(workers):
-        first = np.int64(worker) * sizes.tasks // workers
-        last = (np.int64(worker) + 1) * sizes.tasks // workers
+        first = np.int64(worker) * tasks // workers
+        last = (np.int64(worker) + 1) * tasks // workers
         for task in range(first, last):
-            run_task(arrays, scratch[worker], tables, sizes, task)
+            call(address, named_arrays, scratch[worker], named_tables, taps, named_sizes, task)
 
 
 @jit
-def _point_task(arrays, scratch, tables, sizes, task):
+def _point_task(arrays, scratch, tables, taps, sizes, task):
     """Compute some tiles of output channels for one block of pixels."""
     part, block = task % sizes.parts, task // sizes.parts % sizes.blocks
     picture = task // (sizes.parts * sizes.blocks)
@@ -214,13 +216,13 @@ def _point_task(arrays, scratch, tables, sizes, task):
             if sizes.narrow:
                 multiply_narrow(
                     arrays.out, *place, tables.out_offsets, tables.counts, source, tables.in_offsets, vector,
-                    last - vector, tables.taps, 0, sizes.in_channels, arrays.weights, weights_from,
+                    last - vector, taps, 0, sizes.in_channels, arrays.weights, weights_from,
                     arrays.bias, channel, arrays.residual, sizes.add, sizes.relu,
                 )
             else:
                 multiply_wide(
                     arrays.out, *place, tables.out_offsets, tables.counts, source, tables.in_offsets, vector,
-                    last - vector, tables.taps, 0, sizes.in_channels, arrays.weights, weights_from,
+                    last - vector, taps, 0, sizes.in_channels, arrays.weights, weights_from,
                     arrays.bias, channel, arrays.residual, sizes.add, sizes.relu,
                 )
             # fmt: on

@@ -18,8 +18,8 @@ import numpy as np
 from numba import prange
 
 from kernels.cpu import packing
-from kernels.cpu.native import native
-from kernels.cpu.packing import pack_gradient, pack_rows
+from kernels.cpu.native import address_of, call
+from kernels.cpu.packing import Layout, pack_gradient, pack_rows
 from kernels.cpu.tiling import DOT, dot_size, lanes
 from kernels.cpu.vector import clear, dot_tile
 from kernels.jit import RELAXED, jit
@@ -59,8 +59,8 @@ def weight_gradient(dy, x, groups, rows, cols):
     sums = packing.new_array((size.slots, groups, size.tiles, size.tap_tiles, dot_size(dy.dtype)), dy.dtype)
     scratch = packing.scratch(plan.workers, plan.scratch_size, dy.dtype)
     arrays = _Arrays(sums.reshape(-1), packing.flat(dy), packing.flat(x))
-    run_task = native(_slot_task, dy.dtype, (arrays, scratch[0], plan.tables, plan.layout, size, 0))
-    _weight_gradient_kernel(run_task, arrays, scratch, plan.tables, plan.layout, size)
+    address = address_of(_slot_task, dy.dtype, (arrays, scratch[0], plan.tables, plan.layout, size, 0))
+    _weight_gradient_kernel(address, tuple(arrays), scratch, tuple(plan.tables), tuple(plan.layout), tuple(size))
     with np.errstate(all="ignore"):  # infinities of both signs make NaN, silently
         total = sums.sum(axis=0)[..., : DOT.rows * DOT.columns]
     total = total.reshape(groups, size.tiles, size.tap_tiles, DOT.rows, DOT.columns).swapaxes(2, 3)
@@ -261,14 +261,17 @@ class _Block(NamedTuple):
 
 
 @jit(parallel=True)
-def _weight_gradient_kernel(run_task, arrays, scratch, tables, layout, sizes):
+def _weight_gradient_kernel(address, arrays, scratch, tables, layout, sizes):
     """Share the tasks out to as many workers as there are rows of scratch."""
-    workers = scratch.shape[0]
+    # named here: Numba takes long to recognise a named tuple that comes from Python
+    named_arrays, named_tables = _Arrays(*arrays), _Tables(*tables)
+    named_layout, named_sizes = Layout(*layout), _Sizes(*sizes)
+    workers, tasks = scratch.shape[0], named_sizes.tasks
     for worker in prange(workers):
-        first = np.int64(worker) * sizes.tasks // workers
-        last = (np.int64(worker) + 1) * sizes.tasks // workers
+        first = np.int64(worker) * tasks // workers
+        last = (np.int64(worker) + 1) * tasks // workers
         for task in range(first, last):
-            run_task(arrays, scratch[worker], tables, layout, sizes, task)
+            call(address, named_arrays, scratch[worker], named_tables, named_layout, named_sizes, task)
 
 
 @jit
