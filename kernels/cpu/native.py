@@ -55,8 +55,8 @@ def address_of(function, dtype, arguments):
 
 
 @_intrinsic
-def call(typing_context, address, arrays, scratch, places, tables, sizes, task):
-    """Call the function at ``address`` with the other arguments."""
+def call(typing_context, address, arrays, scratch, first, second, third, task):
+    """Call the task at ``address``; ``first`` to ``third`` are what else it has to know: tables, a layout, sizes."""
 
     def codegen(context, builder, signature, arguments):
         kinds = [context.get_value_type(kind) for kind in signature.args[1:]]
@@ -64,4 +64,4 @@ def call(typing_context, address, arrays, scratch, places, tables, sizes, task):
         builder.call(builder.inttoptr(arguments[0], function), arguments[1:])
         return context.get_dummy_value()
 
-    return types.void(types.intp, arrays, scratch, places, tables, sizes, types.int64), codegen
+    return types.void(types.intp, arrays, scratch, first, second, third, types.int64), codegen
