@@ -101,7 +101,8 @@ _PLAIN = Ending()
 def gather(x, weight, bias, g, size, ending=_PLAIN):
     """Return the convolution of ``x`` with parameters ``g`` and an output of height and width ``size``."""
     weight = weight.reshape(g.groups, weight.shape[0] // g.groups, *weight.shape[1:])
-    return _correlate(x, weight, bias, size, *_gather_axes(g), ending)
+    rows, cols = _gather_axes(g)
+    return _correlate(x, weight, bias, size, rows, cols, ending)
 
 
 def scatter(y, weight, bias, g, size, ending=_PLAIN):

@@ -227,7 +227,9 @@ def pack_weights(weight, kernels, tile_rows):
 def _weight_plan(shape, steps, kernels, tiles, tile_rows):
     """Return sizes and tables for ``pack_weights``, and how many numbers it packs."""
     groups, channels, in_channels = shape[:3]
-    pieces, taps, total = [], [], 0
+    pieces: list = []
+    taps: list = []
+    total = 0
     for ky, kx in kernels:
         pieces.append((len(taps), len(ky) * len(kx), total))
         taps += [steps[3] * y + steps[4] * x for y in ky for x in kx]

@@ -10,7 +10,7 @@
 ``pixels`` (``correlation.py``)
     Lanes are pixels of a row: everything else, and all groups.
 
-The weight gradient has the same three: ``winograd_gradient.py``, ``panel_gradient.py`` and ``weight_gradient.py``.
+The weight gradient has three of its own: ``winograd_gradient.py``, ``panel_gradient.py`` and ``weight_gradient.py``.
 
 Each estimate is a number of nanoseconds on one core: how often the innermost steps run, times what they were measured
 to take on a machine with AVX-512. On another machine all are wrong by about the same factor, which does not change the
