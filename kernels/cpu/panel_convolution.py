@@ -1,9 +1,9 @@
-"""Convolutions of small, deep maps with lanes of channels (see ``panels``), and their weight gradients.
+"""Convolutions of small, deep maps with lanes of channels (see ``panels``).
 
 A task packs the input rows of some pictures as ``correlation`` does, without filling rows up to whole vectors: a table
-says where each pixel of the output starts to read, and where each tap lies from there. Forward, the rows of the product
-are pixels, its terms are taps, and a panel holds weights. In the weight gradient the rows are taps, the terms are
-pixels, and a panel holds the output's gradient.
+says where each pixel of the output starts to read, and where each tap lies from there. The rows of the product are
+pixels, its terms are taps, and a panel holds weights. Where a block would have few pixels, some input channels at a
+time are packed and multiplied, so that the weights are not read too often.
 """
 
 from functools import lru_cache

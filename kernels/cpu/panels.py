@@ -51,7 +51,7 @@ class Sizes(NamedTuple):
     slots: int = 1  # of the weight gradient: partial sums, and panels of a task
     panel_group: int = 1
     direct: int = 0  # whether the input is read where it is, not packed
-    row_step: int = 0  # of a matrix that is packed into panels
+    row_step: int = 0  # of a matrix that is packed into panels, or of an input that is read where it is
     run_step: int = 0
 
 
