@@ -8,7 +8,9 @@ from functools import lru_cache, wraps
 from importlib import import_module
 from typing import Any, NamedTuple
 
-_state: dict[str, Any] = {"backend": None, "threads": None, "winograd": None, "recorder": None}
+from tinyseg import compiling
+
+_state: dict[str, Any] = {"backend": None, "threads": None, "winograd": None, "recorder": None, "announcing": False}
 
 
 def _kernels():
@@ -83,6 +85,9 @@ def kernel(name):
     """
     if _state["threads"] is None:
         set_num_threads()
+    if not _state["announcing"]:
+        _state["announcing"] = True
+        compiling.announce()
     backend = current_backend()
     if _state["winograd"] is None and backend == "cpu":
         uses_winograd()
