@@ -334,19 +334,23 @@ def _multiply(arrays, scratch, sizes, block, channels, first, inputs):
 
     The sums of the input channels before ``first`` are there already.
     """
-    for row in range(0, channels, WIDE.rows):
-        weights, start = arrays.weights, block * POINTS * sizes.weights_step + row * sizes.in_channels
-        if sizes.few_panels:
-            weights, start = scratch, sizes.weights_start
+    if sizes.few_panels:
+        for row in range(0, channels, WIDE.rows):
+            start = sizes.weights_start
             _transform_kernels(scratch, start, arrays, sizes, block * sizes.block + row, first, inputs)
-        for k in range(POINTS):
-            sums = sizes.sums_start + k * sizes.sums_step + row * sizes.panel
-            _multiply_tile(scratch, sums, sizes, k, inputs, weights, start + k * sizes.weights_step, first)
+            for k in range(POINTS):
+                _multiply_tile(scratch, sizes, k, row, inputs, scratch, start + k * sizes.weights_step, first)
+    else:
+        for k in range(POINTS):  # the pixels of one element stay in the first-level cache
+            for row in range(0, channels, WIDE.rows):
+                start = (block * POINTS + k) * sizes.weights_step + row * sizes.in_channels
+                _multiply_tile(scratch, sizes, k, row, inputs, arrays.weights, start, first)
 
 
 @jit
-def _multiply_tile(scratch, sums, sizes, k, inputs, weights, weight_start, add):
+def _multiply_tile(scratch, sizes, k, row, inputs, weights, weight_start, add):
     """Compute element k of a tile of output channels, for all tiles of the panel."""
+    sums = sizes.sums_start + k * sizes.sums_step + row * sizes.panel
     lane_count = VECTOR_BYTES // scratch.itemsize
     vectors = sizes.panel // lane_count
     for first in range(0, vectors, 3):
