@@ -40,20 +40,21 @@ def run(*arguments):
 
 def train_on_microscopy(data, work, report):
     """Train the article's U-Net on slices 00-15, score it on 16-19, and predict a slice and a photo."""
-    goals = "mean Dice on slices 16-19 of at least 0.88", "seconds for it of at most 600, compilation included"
+    goals = "mean Dice on slices 16-19 of at least 0.88", "seconds to that of at most 150, compilation included"
     if not (data / "em_sstem").is_dir():
         for goal in goals:
             report.line(goal, f"no folder {data / 'em_sstem'}", None)
         return
     out = work / "em"
     command = ["train", "unet", "--data", data / "em_sstem", "--train", "00-15", "--val", "16-19", "--out", out]
-    seconds = run(*command, "--steps", 600, "--batch", 8, "--crop", 256)
+    run(*command, "--steps", 600, "--batch", 8, "--crop", 256)
     best = out / "best.safetensors"
     run("evaluate", "--weights", best, "--data", data / "em_sstem", "--val", "16-19", "--out", work / "scores")
     with open(out / "metrics.csv", encoding="utf-8") as file:
-        dice = max(float(row["dice"]) for row in csv.DictReader(file))
+        rows = [(float(row["dice"]), float(row["seconds"])) for row in csv.DictReader(file)]
+    dice, seconds = max(rows)[0], next((seconds for dice, seconds in rows if dice >= 0.88), float("inf"))
     report.line(goals[0], f"{dice:.4f}", dice >= 0.88)
-    report.line(goals[1], f"{seconds:.0f}", seconds <= 600)
+    report.line(goals[1], f"{seconds:.0f}", seconds <= 150)
     photos = sorted((data / "photos").glob("*.jpg"))[:1]
     pictures = [data / "em_sstem" / "raw" / "16.tif", *photos]
     run("predict", "--weights", best, "--out", work / "masks", *pictures)
