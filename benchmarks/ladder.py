@@ -228,7 +228,8 @@ def _draw_panel(panel, climbed, limits):
     rates = [climbed.flops / step.spread.median / 1e9 for step in timed]
     colours = [plots.COLOURS[0] if step in climbed.rungs else plots.COLOURS[1] for step in timed]
     low, high = ([climbed.flops / s.spread[side] / 1e9 for s in timed] for side in (2, 0))
-    errors = [np.subtract(rates, low), np.subtract(high, rates)]
+    # plain lists: of an array with one element Matplotlib below 3.11 asks for a number, which NumPy warns about
+    errors = [np.subtract(rates, low).tolist(), np.subtract(high, rates).tolist()]
     panel.barh(range(len(timed)), rates, color=colours, height=0.7, xerr=errors, ecolor="#888888")
     roof = climbed.flops / peaks.bound(climbed.flops, climbed.bytes, limits)[0] / 1e9
     panel.axvline(roof, color="black", lw=1, ls="--", zorder=0)
