@@ -178,6 +178,10 @@ def _write_multiply(
     index = [w.builder.add(first, w.smaller(w.int(v), last_vector)) for v in range(tile.columns)]
     source = [w.at(packed, w.get(in_offsets, i)) for i in index]
     weights, taps, bias = w.at(weights, weight_start), w.at(taps, tap_start), w.at(bias, bias_start)
+    starts = [w.builder.add(out_start, w.get(out_offsets, i)) for i in index]
+    offsets = [w.builder.add(start, w.builder.mul(channel_size, m)) for m in row for start in starts]
+    for offset in offsets:  # the lines of the output arrive while the sums are computed
+        w.prefetch(w.at(out, offset), to_write=True)
 
     def add_tap(t, totals):
         offset = w.get(taps, t)
@@ -193,8 +197,6 @@ def _write_multiply(
     initial = [w.splat(w.get(bias, m)) for m in range(tile.rows) for _ in range(tile.columns)]
     totals = w.loop(tap_count, initial, add_tap)
 
-    starts = [w.builder.add(out_start, w.get(out_offsets, i)) for i in index]
-    offsets = [w.builder.add(start, w.builder.mul(channel_size, m)) for m in row for start in starts]
     kept = [w.get(counts, i) for i in index]
     masks = [w.first_lanes(count) for count in kept] * tile.rows
     places = list(zip(offsets, masks, strict=True))

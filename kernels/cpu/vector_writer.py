@@ -127,13 +127,13 @@ class Writer:
             vector = self.builder.insert_element(vector, self.builder.load(pointer), ir.Constant(_INT32, lane))
         return vector
 
-    def prefetch(self, pointer):
+    def prefetch(self, pointer, to_write=False):
         """Fetch the cache line at an address that may be anywhere."""
         byte = ir.IntType(8).as_pointer()
         signature = ir.FunctionType(ir.VoidType(), [byte, _INT32, _INT32, _INT32])
         function = get_or_insert_function(self.builder.module, signature, "llvm.prefetch.p0")
-        for_reading, into_nearest, data = (ir.Constant(_INT32, n) for n in (0, 3, 1))
-        self.builder.call(function, [self.builder.bitcast(pointer, byte), for_reading, into_nearest, data])
+        access, into_nearest, data = (ir.Constant(_INT32, n) for n in (int(to_write), 3, 1))
+        self.builder.call(function, [self.builder.bitcast(pointer, byte), access, into_nearest, data])
 
     def shuffle(self, a, b, lanes):
         """Return the lanes of that number of two vectors put together."""

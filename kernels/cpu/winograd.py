@@ -303,12 +303,13 @@ def _task(arrays, scratch, places, tables, sizes, task):
             _multiply(arrays, scratch, sizes, block, channels, first, inputs)
         out_size = sizes.out_height * sizes.out_width
         for o in range(channels):
+            ahead = out_size if channel + o + 1 < sizes.channels else 0
             for v in range(sizes.vectors):
                 # fmt: off
                 transform_output(
                     arrays.out, (channel + o) * out_size, sizes.out_width, scratch,
                     sizes.sums_start + o * sizes.panel + v * LANES, sizes.sums_step, places, v * GROUPS,
-                    arrays.bias, channel + o, arrays.residual, sizes.add, sizes.relu,
+                    arrays.bias, channel + o, arrays.residual, sizes.add, sizes.relu, ahead,
                 )
                 # fmt: on
 

@@ -165,21 +165,27 @@ def _columns(w, groups, first):
 @intrinsic
 def transform_output(
     typing_context, out, out_start, width, sums, sums_start, sums_step, places, first_group,
-    bias, channel, residual, add, relu,
+    bias, channel, residual, add, relu, ahead,
 ):  # fmt: skip
     """Transform the sums of one output channel of sixteen tiles back to pixels, and write those in the picture.
 
     The plane, of rows of ``width`` pixels, is ``out_start`` from where ``places`` says. If ``add`` is not 0, what
-    stands at the same place of ``residual`` is added; if ``relu`` is not 0, what is below 0 becomes 0.
+    stands at the same place of ``residual`` is added; if ``relu`` is not 0, what is below 0 becomes 0. The
+    same pixels of the output ``ahead`` numbers on are fetched into the cache meanwhile: a store that has to wait for
+    its line holds up all later ones.
     """
+    # fmt: off
     signature = signature_of(
-        out, out_start, width, sums, sums_start, sums_step, places, first_group, bias, channel, residual, add, relu
+        out, out_start, width, sums, sums_start, sums_step, places, first_group, bias, channel, residual, add, relu,
+        ahead,
     )
+    # fmt: on
     return signature, _write_wide(_write_output)
 
 
 def _write_output(
-    w, out, out_start, width, sums, sums_start, sums_step, places, first_group, bias, channel, residual, add, relu
+    w, out, out_start, width, sums, sums_start, sums_step, places, first_group, bias, channel, residual, add, relu,
+    ahead,
 ):  # fmt: skip
     place = w.at(places, w.builder.add(w.builder.mul(first_group, w.int(PLACE)), w.int(1)))
     sums = w.at(sums, sums_start)
@@ -193,6 +199,7 @@ def _write_output(
             offset, rows, cols = (w.get(place, g * PLACE + 3 + n) for n in range(3))
             offsets.append(w.builder.add(w.builder.add(out_start, offset), w.builder.mul(width, w.int(i))))
             masks.append(w.only_if(w.builder.icmp_signed("<", w.int(i), rows), w.first_lanes(cols)))
+            w.prefetch(w.at(out, w.builder.add(offsets[-1], ahead)), to_write=True)
     values = [v for row in pixels for v in row]
     values = w.choose(
         w.builder.icmp_signed("!=", add, w.int(0)),
