@@ -16,6 +16,7 @@ per operator under the same file name. What holds for all of them:
 """
 
 import importlib
+from functools import cache
 
 #: File name of each operator, and the functions it holds. No function is named as its file: in the package, a file
 #: that has been imported would hide it.
@@ -84,6 +85,12 @@ def get(backend):
     """
     if backend not in BACKENDS:
         raise ValueError(f"backend is {backend!r}; expected one of {', '.join(map(repr, BACKENDS))}")
+    return _module(backend)
+
+
+@cache
+def _module(backend):
+    """Return the package of a backend."""
     return importlib.import_module(f"kernels.{backend}")
 
 
@@ -106,13 +113,20 @@ def has(backend, name):
     ValueError
         If there is no such backend.
     """
-    return name in dir(get(backend))
+    get(backend)  # or ValueError
+    return name in _files(backend)
+
+
+@cache
+def _files(backend):
+    """Return the name of the file of each function of a backend."""
+    files = CONTRACT | IN_PLACE | EXTRA.get(backend, {})
+    return {name: file for file, names in files.items() for name in names}
 
 
 def lazy_exports(package):
     """Return the module-level ``__getattr__`` and ``__dir__`` of a backend: import an operator's file on first use."""
-    files = CONTRACT | IN_PLACE | EXTRA.get(package.removeprefix("kernels."), {})
-    file_of = {name: file for file, names in files.items() for name in names}
+    file_of = _files(package.removeprefix("kernels."))
 
     def __getattr__(name):
         if name not in file_of:

@@ -419,6 +419,32 @@ def test_a_nan_passes_the_relu_and_minus_infinity_does_not(rng):
         assert_near(y[finite], expected[finite], str(value))
 
 
+@BOTH
+@pytest.mark.parametrize("shape", [(2, 8, 32, 40), (3, 20, 9, 7), (1, 65, 20, 33)])
+def test_two_arrays_are_convolved_as_if_they_were_joined(guards, rng, dtype, shape):
+    first, second = (np.asarray(rng.standard_normal(shape), dtype) for _ in range(2))
+    weight = np.asarray(rng.standard_normal((5, 2 * shape[1], 3, 3)), dtype)
+    expected = conv_relu.conv2d_relu_forward(np.concatenate([first, second], axis=1), weight, padding=1)
+    y = conv_relu.conv2d_relu_forward(guards.place(first), weight, padding=1, more=guards.place(second))
+    guards.check()
+    assert np.array_equal(y, expected)
+
+
+def test_of_two_arrays_an_infinite_number_in_the_second_spreads_as_in_the_first(rng):
+    first, second = (np.asarray(rng.standard_normal((1, 8, 24, 32)), np.float32) for _ in range(2))
+    second[0, 3, 7, 9] = np.inf
+    weight = np.asarray(rng.standard_normal((8, 16, 3, 3)), np.float32)
+    expected = naive.relu_forward(naive.conv2d_forward(np.concatenate([first, second], axis=1), weight, padding=1))
+    y = conv_relu.conv2d_relu_forward(first, weight, padding=1, more=second)
+    assert np.array_equal(np.isfinite(y), np.isfinite(expected))
+
+
+def test_further_channels_of_another_shape_are_an_error(rng):
+    x, weight = np.ones((1, 2, 5, 5), np.float32), np.ones((3, 4, 3, 3), np.float32)
+    with pytest.raises(ValueError, match=r"more has shape \(1, 2, 5, 4\); expected \(1, 2, 5, 5\), that of x"):
+        conv_relu.conv2d_relu_forward(x, weight, more=np.ones((1, 2, 5, 4), np.float32))
+
+
 def test_a_residual_of_another_shape_is_an_error(rng):
     x, weight = np.ones((1, 2, 5, 5), np.float32), np.ones((3, 2, 3, 3), np.float32)
     with pytest.raises(ValueError, match=r"residual has shape \(1, 3, 5, 5\); expected \(1, 3, 3, 3\), that of the"):

@@ -4,7 +4,7 @@ import inspect
 import os
 import sys
 import time
-from functools import lru_cache, wraps
+from functools import cache, lru_cache, wraps
 from importlib import import_module
 from typing import Any, NamedTuple
 
@@ -13,6 +13,7 @@ from tinyseg import compiling
 _state: dict[str, Any] = {"backend": None, "threads": None, "winograd": None, "recorder": None, "announcing": False}
 
 
+@cache
 def _kernels():
     module = import_module("kernels")
     if not hasattr(module, "CONTRACT"):

@@ -54,11 +54,12 @@ def _conv2d_geometry(x_shape, weight_shape, stride, padding, dilation, groups):
     return ConvGeometry(n, c, h, w, o, oh, ow, kh, kw, sh, sw, ph, pw, dh, dw, groups)
 
 
-def conv2d(x, weight, bias, stride, padding, dilation, groups):
-    """Return ``x, weight, bias, geometry`` of a valid convolution."""
+def conv2d(x, weight, bias, stride, padding, dilation, groups, joined=1):
+    """Return ``x, weight, bias, geometry`` of a valid convolution of ``joined`` inputs like ``x``, channel on channel."""
     x = array("x", x, 4)
     weight = array("weight", weight, 4, x.dtype)
-    g = _conv2d_geometry(x.shape, weight.shape, stride, padding, dilation, groups)
+    shape = x.shape[0], joined * x.shape[1], *x.shape[2:]
+    g = _conv2d_geometry(shape, weight.shape, stride, padding, dilation, groups)
     if bias is not None:
         bias = same_shape("bias", array("bias", bias, 1, x.dtype), (g.O,), "one value per output channel")
     return x, weight, bias, g

@@ -7,6 +7,7 @@ import numpy as np
 from kernels import checks
 from kernels.cpu import panel_convolution, panel_gradient, planner, point_convolution, winograd, winograd_gradient
 from kernels.cpu.add import add_forward
+from kernels.cpu.concat import concat_forward
 from kernels.cpu.correlation import correlate
 from kernels.cpu.packing import gather_axis, scatter_axis
 from kernels.cpu.relu import relu_forward
@@ -98,11 +99,11 @@ class Ending(NamedTuple):
 _PLAIN = Ending()
 
 
-def gather(x, weight, bias, g, size, ending=_PLAIN):
-    """Return the convolution of ``x`` with parameters ``g`` and an output of height and width ``size``."""
+def gather(x, weight, bias, g, size, ending=_PLAIN, more=None):
+    """Return the convolution of ``x``, and ``more`` channels, with parameters ``g`` and an output of some ``size``."""
     weight = weight.reshape(g.groups, weight.shape[0] // g.groups, *weight.shape[1:])
     rows, cols = _gather_axes(g)
-    return _correlate(x, weight, bias, size, rows, cols, ending)
+    return _correlate(x, weight, bias, size, rows, cols, ending, more)
 
 
 def scatter(y, weight, bias, g, size, ending=_PLAIN):
@@ -133,15 +134,18 @@ def _gather_axes(g):
     return gather_axis(g.kH, g.sH, g.pH, g.dH), gather_axis(g.kW, g.sW, g.pW, g.dW)
 
 
-def _correlate(x, weight, bias, size, rows, cols, ending):
+def _correlate(x, weight, bias, size, rows, cols, ending, more=None):
     """Return the correlation of ``x`` with ``weight``, (groups, out, in, kH, kW), by the algorithm that was planned."""
     scale, residual, relu = ending
     empty = 0 in (x.shape[0], *weight.shape[1:3])
-    algorithm = "pixels" if empty else planner.choose(x.dtype, x.shape, weight.shape, size, rows, cols)
+    shape = x.shape if more is None else (x.shape[0], 2 * x.shape[1], *x.shape[2:])
+    algorithm = "pixels" if empty else planner.choose(x.dtype, shape, weight.shape, size, rows, cols)
     if algorithm == "winograd":
-        y = winograd.winograd_correlate(x, weight[0], bias, size, rows, cols, scale, residual, relu)
+        y = winograd.winograd_correlate(x, weight[0], bias, size, rows, cols, scale, residual, relu, more)
         if y is not None:
             return y
+    if more is not None:  # only Winograd's method reads two arrays
+        x = concat_forward([x, more])
     if scale is not None:
         weight = weight * scale.reshape(weight.shape[0], -1, 1, 1, 1)
     if algorithm == "points":

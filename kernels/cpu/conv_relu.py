@@ -5,14 +5,16 @@ from kernels.cpu.conv2d import Ending, gather, scatter
 
 
 def conv2d_relu_forward(
-    x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, *, scale=None, residual=None, relu=True
+    x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, *, more=None, scale=None, residual=None, relu=True
 ):
-    """Convolve, add a residual and apply a ReLU, without further passes over the output.
+    """Convolve, add a residual and apply a ReLU, without further passes over input or output.
 
     Parameters
     ----------
     x, weight, bias, stride, padding, dilation, groups
         As for ``conv2d_forward``.
+    more : ndarray, shape of ``x``, optional
+        Further input channels, which follow those of ``x``.
     scale : ndarray, shape (O,), optional
         What the weights of each output channel are multiplied by: that of a batch norm, say.
     residual : ndarray, shape of the output, optional
@@ -23,7 +25,7 @@ def conv2d_relu_forward(
     Returns
     -------
     ndarray, shape (N, O, oH, oW)
-        ``relu(conv2d_forward(x, weight * scale, ...) + residual)``.
+        ``relu(conv2d_forward(x, weight * scale, ...) + residual)``, with ``more`` joined to ``x``.
 
     Raises
     ------
@@ -32,13 +34,16 @@ def conv2d_relu_forward(
     ValueError
         If shapes do not fit together, or the kernel is larger than the padded picture.
     """
-    x, weight, bias, g = checks.conv2d(x, weight, bias, stride, padding, dilation, groups)
+    parameters = stride, padding, dilation, groups
+    x, weight, bias, g = checks.conv2d(x, weight, bias, *parameters, joined=1 if more is None else 2)
+    if more is not None:
+        more = checks.same_shape("more", checks.array("more", more, 4, x.dtype), x.shape, "that of x")
     scale = _check_scale(scale, x, g)
     if residual is not None:
         residual = checks.array("residual", residual, 4, x.dtype)
         shape = (x.shape[0], weight.shape[0], g.oH, g.oW)
         checks.same_shape("residual", residual, shape, "that of the convolution's output")
-    return gather(x, weight, bias, g, (g.oH, g.oW), Ending(scale, residual, relu))
+    return gather(x, weight, bias, g, (g.oH, g.oW), Ending(scale, residual, relu), more)
 
 
 def conv_transpose2d_relu_forward(

@@ -29,15 +29,18 @@ def algorithms(name, arguments):
     given = {key: arguments[key] for key in shared}
     if name.endswith("_backward"):
         return _of_backward(transposed, arguments["dy"], arguments["needs"], given)
+    if arguments.get("more") is not None:
+        given["joined"] = 2
     x, weight, _, g = (checks.conv_transpose2d if transposed else checks.conv2d)(bias=None, **given)
-    return _planned(y=(_scatter if transposed else _gather)(x, weight, g, (g.oH, g.oW)))
+    choice = (_scatter if transposed else _gather)(x.dtype, (g.N, g.C, g.H, g.W), weight, g, (g.oH, g.oW))
+    return _planned(y=choice)
 
 
 def _of_backward(transposed, dy, needs, given):
     """Return the algorithms for the gradients of input and weight, where they are wanted."""
     check = checks.conv_transpose2d_gradient if transposed else checks.conv2d_gradient
     dy, x, weight, g, needs = check(dy, needs=needs, **given)
-    dx = (_gather if transposed else _scatter)(dy, weight, g, (g.H, g.W)) if needs[0] else None
+    dx = (_gather if transposed else _scatter)(dy.dtype, dy.shape, weight, g, (g.H, g.W)) if needs[0] else None
     dweight = _gradient(*((x, dy) if transposed else (dy, x)), g) if needs[1] else None
     return _planned(dx=dx, dweight=dweight)
 
@@ -47,22 +50,22 @@ def _planned(**algorithms):
     return {name: algorithm for name, algorithm in algorithms.items() if algorithm is not None}
 
 
-def _gather(x, weight, g, size):
+def _gather(dtype, x_shape, weight, g, size):
     """Return the algorithm for ``conv2d.gather``."""
     shape = (g.groups, weight.shape[0] // g.groups, *weight.shape[1:])
-    return _choose(x, shape, size, *_gather_axes(g))
+    return _choose(dtype, x_shape, shape, size, *_gather_axes(g))
 
 
-def _scatter(y, weight, g, size):
+def _scatter(dtype, y_shape, weight, g, size):
     """Return the algorithm for ``conv2d.scatter``."""
     shape = (g.groups, weight.shape[1], weight.shape[0] // g.groups, *weight.shape[2:])
     rows, cols = scatter_axis(size[0], g.kH, g.sH, g.pH, g.dH), scatter_axis(size[1], g.kW, g.sW, g.pW, g.dW)
-    return _choose(y, shape, size, rows, cols)
+    return _choose(dtype, y_shape, shape, size, rows, cols)
 
 
-def _choose(x, shape, size, rows, cols):
-    """Return the algorithm for a correlation of ``x`` with weights of a shape (groups, out, in, kH, kW)."""
-    return None if 0 in (*x.shape, *shape) else planner.choose(x.dtype, x.shape, shape, size, rows, cols)
+def _choose(dtype, x_shape, shape, size, rows, cols):
+    """Return the algorithm for a correlation with weights of a shape (groups, out, in, kH, kW)."""
+    return None if 0 in (*x_shape, *shape) else planner.choose(dtype, x_shape, shape, size, rows, cols)
 
 
 def _gradient(dy, x, g):

@@ -79,15 +79,17 @@ def vectors_of(pictures, out_size):
     return -(-pictures * -(-out_size[0] // TILE) * -(-out_size[1] // GROUP_COLS) // GROUPS)
 
 
-def winograd_correlate(x, weight, bias, out_size, rows, cols, scale=None, residual=None, relu=False):
+def winograd_correlate(x, weight, bias, out_size, rows, cols, scale=None, residual=None, relu=False, more=None):
     """Return the correlation of ``x`` with ``weight``, (out, in, 3, 3), or None where that is not finite.
 
-    The parameters are those of ``correlation.correlate``; ``scale`` multiplies the weights of each output channel.
+    The parameters are those of ``correlation.correlate``; ``scale`` multiplies the weights of each output channel, and
+    ``more``, of the shape of ``x``, has the second half of the input channels.
     """
     channels, in_channels = weight.shape[:2]
     out = packing.new_array((x.shape[0], channels, *out_size), x.dtype)
     offsets = min(rows.pieces[0].offsets), min(cols.pieces[0].offsets)
-    sizes = _plan(x.shape, channels, out_size, offsets, numba.get_num_threads())
+    in_shape = x.shape[0], in_channels, *x.shape[2:]
+    sizes = _plan(in_shape, channels, out_size, offsets, numba.get_num_threads())
     kernels = weight if weight.flags.c_contiguous else weight.swapaxes(0, 1)
     if not kernels.flags.c_contiguous:
         kernels = weight = np.ascontiguousarray(weight)
@@ -97,6 +99,7 @@ def winograd_correlate(x, weight, bias, out_size, rows, cols, scale=None, residu
         turned=int(_order(rows) < 0),
         weight_step=weight.strides[0] // weight.itemsize,
         weight_in_step=weight.strides[1] // weight.itemsize,
+        inputs=1 if more is None else 2,
     )
     weights = packing.flat(kernels)
     scales = np.ones(-(-channels // WIDE.rows) * WIDE.rows, x.dtype)  # filled up to whole tiles
@@ -106,7 +109,8 @@ def winograd_correlate(x, weight, bias, out_size, rows, cols, scale=None, residu
         weights = _transformed_weights(weights, scales, sizes)
     starts = np.zeros(channels, x.dtype) if bias is None else bias
     other = packing.flat(x if residual is None else residual)  # without one, any array: it is not read
-    arrays = Arrays(packing.flat(out), packing.flat(x), weights, scales, packing.flat(starts), other)
+    more = packing.flat(x if more is None else more)
+    arrays = Arrays(packing.flat(out), packing.flat(x), weights, scales, packing.flat(starts), other, more)
     places = run_tasks(_task, arrays, NO_TABLES, sizes)
     return None if places[:, 0].any() else out
 
@@ -117,7 +121,7 @@ def _transformed_weights(weights, scales, sizes):
     (transformed,) = packing.scratch(1, size, weights.dtype, "winograd weights")
     tiles = -(-sizes.channels // WIDE.rows)
     sizes = sizes._replace(tasks=tiles, workers=min(numba.get_num_threads(), tiles), scratch=0)
-    run_tasks(_weights_task, Arrays(transformed, weights, weights, scales, weights, weights), NO_TABLES, sizes)
+    run_tasks(_weights_task, Arrays(transformed, weights, weights, scales, *[weights] * 3), NO_TABLES, sizes)
     return transformed
 
 
@@ -158,6 +162,7 @@ class Sizes(NamedTuple):
     turned: int = 0  # whether to turn kernels by half a turn
     weight_step: int = 0  # in the kernels themselves: from one output channel to the next, and input channel
     weight_in_step: int = 0
+    inputs: int = 1  # arrays that share the input channels
 
 
 class Arrays(NamedTuple):
@@ -169,6 +174,7 @@ class Arrays(NamedTuple):
     scales: np.ndarray
     bias: np.ndarray
     residual: np.ndarray
+    more: np.ndarray  # the second half of the input channels, if ``x`` does not have all
 
 
 class Tables(NamedTuple):
@@ -317,13 +323,15 @@ def _task(arrays, scratch, places, tables, sizes, task):
 @jit
 def _transform_pixels(arrays, scratch, places, sizes, first, inputs):
     """Transform the pixels that a panel meets, of some input channels."""
-    size = sizes.height * sizes.width
+    size, share = sizes.height * sizes.width, sizes.in_channels // sizes.inputs
     for c in range(inputs):
-        ahead = size if first + c + 1 < sizes.in_channels else 0
+        x = arrays.x if first + c < share else arrays.more
+        channel = (first + c) % share
+        ahead = size if channel + 1 < share else 0
         for v in range(sizes.vectors):
             # fmt: off
             transform_input(
-                scratch, c * sizes.panel + v * LANES, sizes.in_step, arrays.x, (first + c) * size, places, v * GROUPS,
+                scratch, c * sizes.panel + v * LANES, sizes.in_step, x, channel * size, places, v * GROUPS,
                 sizes.height, sizes.width, ahead,
             )
             # fmt: on
@@ -379,7 +387,7 @@ def place_groups(places, sizes, panel):
         rows = sizes.out_height - row
         if picture >= sizes.pictures:  # the last panel is filled up with groups outside of any picture
             picture, in_row, rows = 0, sizes.height, 0
-        in_start = picture * sizes.in_channels * sizes.height * sizes.width
+        in_start = picture * (sizes.in_channels // sizes.inputs) * sizes.height * sizes.width
         out_start = picture * sizes.channels * sizes.out_height * sizes.out_width
         places[at] = in_start + in_row * sizes.width + in_col
         places[at + 1], places[at + 2] = in_row, in_col

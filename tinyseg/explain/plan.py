@@ -222,5 +222,6 @@ def _operator(call):
         return name, ()
     given = call.arguments
     added = given.get("residual") is not None or (name == "batch_norm_relu" and given.get("y") is not None)
-    steps = {"norm": given.get("scale") is not None, "residual": added, "relu": given.get("relu", True)}
+    steps = {"concat": given.get("more") is not None, "norm": given.get("scale") is not None}
+    steps |= {"residual": added, "relu": given.get("relu", True)}
     return name.removesuffix("_relu"), tuple(step for step, done in steps.items() if done)

@@ -28,7 +28,8 @@ class PlanRow(NamedTuple):
     backward : bool
         Whether it is a call of the backward pass.
     folded : tuple of str
-        What it does besides in the same pass: ``"norm"``, ``"residual"``, ``"relu"``, in the order of the results.
+        What it does besides in the same pass: ``"concat"`` (it reads two inputs as if they were joined), ``"norm"``,
+        ``"residual"``, ``"relu"``, in this order.
     input_shape, output_shape : tuple of int
         Of the first array that it was given, and that it returned.
     algorithm : dict of str to str

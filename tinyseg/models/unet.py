@@ -25,9 +25,9 @@ class DoubleConv(nn.Module):
         self.bn1 = nn.BatchNorm2d(out_channels)
         self.bn2 = nn.BatchNorm2d(out_channels)
 
-    def forward(self, x):
-        """Return ``(N, out_channels, H, W)`` for ``(N, in_channels, H, W)``."""
-        return conv_norm(self.conv2, self.bn2, conv_norm(self.conv1, self.bn1, x))
+    def forward(self, x, more=None):
+        """Return ``(N, out_channels, H, W)`` for ``(N, in_channels, H, W)``, of which ``more`` may be the second half."""
+        return conv_norm(self.conv2, self.bn2, conv_norm(self.conv1, self.bn1, x, more=more))
 
 
 class UpConv(nn.Module):
@@ -136,8 +136,7 @@ class UNet(nn.Module):
         x = self._layer(depth)(x)
         for step in range(1, depth):
             x = getattr(self, f"deconv{step}")(x)
-            x = ops.cat([x, across.pop()], dim=1)
-            x = self._layer(depth + step)(x)
+            x = self._layer(depth + step)(x, across.pop())
         x = self._layer(2 * depth)(x)
         return x if x.shape[2:] == (height, width) else x[:, :, :height, :width]
 

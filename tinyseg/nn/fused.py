@@ -18,8 +18,8 @@ CONVOLUTIONS = (Conv2d, ConvTranspose2d)
 NORMALISATIONS = (BatchNorm2d, FrozenBatchNorm2d)
 
 
-def conv_norm(conv, norm, x, *, relu=True, residual=None):
-    """Return ``relu(norm(conv(x)) + residual)``.
+def conv_norm(conv, norm, x, *, more=None, relu=True, residual=None):
+    """Return ``relu(norm(conv(x)) + residual)``, where ``more`` may be joined to ``x``.
 
     Parameters
     ----------
@@ -29,6 +29,8 @@ def conv_norm(conv, norm, x, *, relu=True, residual=None):
         A normalisation.
     x : Tensor
         ``(N, C, H, W)``.
+    more : Tensor, optional
+        Of the same shape: further channels, which follow those of ``x``.
     relu : bool
         Whether to apply the ReLU.
     residual : Tensor, optional
@@ -39,13 +41,16 @@ def conv_norm(conv, norm, x, *, relu=True, residual=None):
     Tensor
         ``(N, C_out, oH, oW)``.
     """
-    if _can_fold(conv, norm, residual):
+    folds = _can_fold(conv, norm, residual)
+    if more is not None and not (folds and type(conv) is Conv2d):
+        x, more = ops.cat([x, more], dim=1), None
+    if folds:
         scale, shift = (None, conv.bias) if norm is None else _folded(conv, norm)
-        more = {"stride": conv.stride, "padding": conv.padding, "dilation": conv.dilation, "groups": conv.groups}
+        how = {"stride": conv.stride, "padding": conv.padding, "dilation": conv.dilation, "groups": conv.groups}
+        how |= {"scale": scale, "relu": relu}
         if type(conv) is Conv2d:
-            return ops.conv2d_relu(x, conv.weight, shift, **more, scale=scale, residual=residual, relu=relu)
-        more["output_padding"] = conv.output_padding
-        return ops.conv_transpose2d_relu(x, conv.weight, shift, **more, scale=scale, relu=relu)
+            return ops.conv2d_relu(x, conv.weight, shift, **how, more=more, residual=residual)
+        return ops.conv_transpose2d_relu(x, conv.weight, shift, **how, output_padding=conv.output_padding)
     y = conv(x)
     if norm is not None and relu and type(norm) in NORMALISATIONS:
         return norm.relu(y, residual)

@@ -5,7 +5,7 @@ import numpy as np
 from tinyseg.backend import has_kernel, kernel
 from tinyseg.function import Function
 from tinyseg.ops.activation import Relu
-from tinyseg.ops.shapes import pad, reshape
+from tinyseg.ops.shapes import cat, pad, reshape
 from tinyseg.tensor import Tensor, is_grad_enabled
 
 
@@ -139,14 +139,17 @@ def conv_transpose2d(input, weight, bias=None, stride=1, padding=0, output_paddi
 
 
 def conv2d_relu(
-    input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, *, scale=None, residual=None, relu=True
-):
+    input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, *, more=None, scale=None, residual=None,
+    relu=True,
+):  # fmt: skip
     """Return ``relu(conv2d(input, weight * scale, bias) + residual)``, in one pass where no gradient is recorded.
 
     Parameters
     ----------
     input, weight, bias, stride, padding, dilation, groups
         As in `conv2d`.
+    more : Tensor, optional
+        Further input channels, of the shape of ``input``, which they follow: as if both were joined.
     scale : Tensor, optional
         ``(C_out,)``: what the weights of each output channel are multiplied by.
     residual : Tensor, optional
@@ -164,13 +167,18 @@ def conv2d_relu(
     TypeError, ValueError
         If types, shapes or parameters do not fit each other.
     """
+    in_one_pass = _in_one_pass("conv2d_relu_forward")
+    if more is not None and (isinstance(padding, str) or not in_one_pass):
+        input, more = cat([input, more], dim=1), None
     if isinstance(padding, str):
         input, padding = _named_padding(input, weight.shape, stride, padding, dilation)
     parameters = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
-    if _in_one_pass("conv2d_relu_forward"):
-        arrays = [None if tensor is None else tensor.array for tensor in (input, weight, bias, scale, residual)]
-        forward = kernel("conv2d_relu_forward")
-        return Tensor(forward(*arrays[:3], **parameters, scale=arrays[3], residual=arrays[4], relu=relu))
+    if in_one_pass:
+        x, w, b, *others = (
+            None if tensor is None else tensor.array for tensor in (input, weight, bias, more, scale, residual)
+        )
+        others = dict(zip(("more", "scale", "residual"), others, strict=True))
+        return Tensor(kernel("conv2d_relu_forward")(x, w, b, **parameters, **others, relu=relu))
     weight = weight if scale is None else weight * reshape(scale, -1, 1, 1, 1)
     y = Conv2d.apply(input, weight, bias, **parameters)
     y = y if residual is None else y + residual
