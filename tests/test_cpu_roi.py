@@ -91,7 +91,7 @@ def test_only_what_rois_touch_is_read_and_the_channels_may_come_in_parts(dtype, 
 @pytest.mark.parametrize("at", [(0, 0, 0, 0), (3, 4, 2, 1)])
 def test_a_place_beyond_the_plane_is_refused_before_it_is_used(place, at):
     rois = np.array([[n, 0, 0, 3, 3] for n in (0, 0, 1, 1)], np.float32)
-    argmax = np.full((4, 5, 3, 2), 7)
+    argmax = np.full((4, 5, 3, 2), 7, np.int32 if abs(place) < 2**31 else np.int64)
     argmax[at] = place
     low, high = min(place, 7), max(place, 7)
     with pytest.raises(ValueError, match=f"argmax has values from {low} to {high}; expected -1 to 98"):
@@ -99,10 +99,27 @@ def test_a_place_beyond_the_plane_is_refused_before_it_is_used(place, at):
 
 
 @pytest.mark.parametrize("backend", kernels.BACKENDS)
+@pytest.mark.parametrize("kind", [np.int32, np.int64, np.uint8, ">i4"])
+def test_places_may_be_whole_numbers_of_any_type(backend, kind):
+    rois = np.array([[0, 0, 0, 3, 3]] * 3, np.float32)
+    argmax = np.arange(3 * 5 * 4).reshape(3, 5, 2, 2).astype(kind)
+    dx = kernels.get(backend).roi_pool_backward(np.ones(argmax.shape, np.float32), rois, argmax, (2, 5, 9, 11))
+    expected = np.zeros((2, 5, 99), np.float32)
+    for k, c in np.ndindex(3, 5):
+        expected[0, c, argmax[k, c]] += 1
+    np.testing.assert_array_equal(dx.reshape(expected.shape), expected)
+
+
+@pytest.mark.parametrize("backend", kernels.BACKENDS)
 def test_pooling_refuses_planes_whose_cells_have_no_number_of_32_bits(backend):
     x = np.empty((0, 1, 2**16, 2**15), np.float32)
     with pytest.raises(ValueError, match=r"x has shape \(0, 1, 65536, 32768\); expected at most 2147483647 cells"):
         kernels.get(backend).roi_pool_forward(x, np.empty((0, 5), np.float32), 2)
+    y, rois = np.empty((0, 1, 2, 2), np.float32), np.empty((0, 5), np.float32)
+    with pytest.raises(
+        ValueError, match=r"the input has shape \(0, 1, 65536, 32768\); expected at most 2147483647 cells"
+    ):
+        kernels.get(backend).roi_pool_backward(y, rois, np.empty(y.shape, np.int32), x.shape)
 
 
 @BOTH

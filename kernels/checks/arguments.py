@@ -25,15 +25,15 @@ def array(name, a, ndim=None, dtype=None):
 _AXES = {1: "one value per channel", 2: "(N, features)", 4: "(N, C, H, W)"}
 
 
-def index_array(name, a, shape=None):
-    """Return ``a`` as a C-contiguous int64 array of shape ``shape`` if given."""
+def index_array(name, a, shape=None, dtype=np.int64):
+    """Return ``a`` as a C-contiguous array of whole numbers of type ``dtype``, of shape ``shape`` if given."""
     if not isinstance(a, np.ndarray):
         raise TypeError(f"{name} is a {type(a).__name__}; expected a NumPy array")
     if a.dtype.kind not in "iu":
         raise TypeError(f"{name} has dtype {a.dtype}; expected integers")
     if shape is not None and a.shape != tuple(shape):
         raise ValueError(f"{name} has shape {a.shape}; expected {tuple(shape)}")
-    return np.asarray(a, dtype=np.int64, order="C")
+    return np.asarray(a, dtype=dtype, order="C")
 
 
 def same_shape(name, a, shape, why):

@@ -77,25 +77,32 @@ def _forward(x, rois, output_size, spatial_scale):
 def roi_pool(x, rois, output_size, spatial_scale):
     """Return ``x, rois, output_size, spatial_scale``; the size as a pair, the scale in the type of x."""
     x, rois, output_size, scale = _forward(x, rois, output_size, spatial_scale)
-    if x.shape[2] * x.shape[3] > _MOST_CELLS:
-        raise ValueError(f"x has shape {x.shape}; expected at most {_MOST_CELLS} cells in a plane")
+    _few_cells("x", x.shape)
     return x, rois, output_size, scale
 
 
-def roi_pool_gradient(dy, rois, argmax, input_shape, *, places=True):
-    """Return ``dy, rois, argmax, input_shape``; each index is -1 or lies inside a plane of the input.
+def _few_cells(name, shape):
+    """Refuse planes with cells that a number of 32 bits cannot tell apart."""
+    if shape[2] * shape[3] > _MOST_CELLS:
+        raise ValueError(f"{name} has shape {shape}; expected at most {_MOST_CELLS} cells in a plane")
 
-    Without ``places`` the indices are left to a kernel that looks at them itself, and then calls ``check_places``.
+
+def roi_pool_gradient(dy, rois, argmax, input_shape, *, places=True):
+    """Return ``dy, rois, argmax, input_shape``; each index is an int32, and is -1 or lies inside a plane of the input.
+
+    Without ``places``, indices that are int32 already are left to a kernel that looks at them itself, and then calls
+    ``check_places``.
     """
     dy = array("dy", dy, 4)
     input_shape = shape("input_shape", input_shape, 4)
     has_pixels("the input", input_shape)
+    _few_cells("the input", input_shape)
     rois = _rois(rois, input_shape[0], dy.dtype)
     same_shape("dy", dy, (len(rois), input_shape[1], *dy.shape[2:]), "one output per RoI and channel")
-    argmax = index_array("argmax", argmax, dy.shape)
-    if places and argmax.size:
+    argmax = index_array("argmax", argmax, dy.shape, getattr(argmax, "dtype", None))
+    if argmax.size and (places or argmax.dtype != np.int32):
         check_places(argmax.min(), argmax.max(), input_shape)
-    return dy, rois, argmax, input_shape
+    return dy, rois, np.asarray(argmax, np.int32), input_shape
 
 
 def check_places(lowest, highest, input_shape):

@@ -71,6 +71,17 @@ def largest_of_rows(to, places, to_start, lowest, source, source_start, step, ce
         _largest_of_vector(to, places, to_start + i, lowest, source, source_start + i, step, cells, count)
 
 
+@intrinsic
+def fetch(typing_context, values, places, index):
+    """Fetch the cache lines of element ``index`` of two arrays; it may lie beyond their ends."""
+
+    def write(w, values, places, index):
+        w.prefetch(w.at(values, index))
+        w.prefetch(w.at(places, index))
+
+    return signature_of(values, places, index), write_with(write)
+
+
 @jit
 def whole_vectors(channels, itemsize):
     """Return how many numbers a row of channels takes up, filled up to whole vectors."""

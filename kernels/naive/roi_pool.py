@@ -47,7 +47,7 @@ def roi_pool_forward(x, rois, output_size, spatial_scale=1.0):
     -------
     y : ndarray, shape (K, C, oH, oW)
         The maxima.
-    argmax : ndarray of int64, shape (K, C, oH, oW)
+    argmax : ndarray of int32, shape (K, C, oH, oW)
         Where in its (H, W) plane each maximum stood, counted row by row; -1 where there is none.
 
     Raises
@@ -63,7 +63,7 @@ def roi_pool_forward(x, rois, output_size, spatial_scale=1.0):
     """
     x, rois, (oh, ow), spatial_scale = checks.roi_pool(x, rois, output_size, spatial_scale)
     y = np.empty((len(rois), x.shape[1], oh, ow), x.dtype)
-    argmax = np.empty(y.shape, np.int64)
+    argmax = np.empty(y.shape, np.int32)
     if y.size:
         _roi_pool_kernel(y, argmax, x, rois, spatial_scale)
     return y, argmax
