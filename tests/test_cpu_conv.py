@@ -212,6 +212,22 @@ def test_nothing_beyond_the_arrays_at_every_channel_count_of_points(guards, rng,
 
 
 @BOTH
+@pytest.mark.parametrize("channels", range(1, tiling.WIDE.rows + 2))
+@pytest.mark.parametrize("guards", ["points"], indirect=True)
+def test_nothing_beyond_the_arrays_where_kernels_lie_side_by_side(guards, rng, dtype, channels):
+    lanes = tiling.lanes(dtype)
+    for width in (1, lanes - 1, lanes, 3 * lanes + 1):
+        # few input channels, which are read where they are, and packed ones
+        for inputs in (3, 65):
+            shape = (2, inputs, 3, width)
+            run_guarded(guards, TRANSPOSED, dtype, shape, (inputs, channels, 2, 2), rng, stride=2)
+            run_guarded(guards, CONV, dtype, (1, inputs, 5, 2 * width + 1), (channels, inputs, 2, 2), rng, stride=2)
+    run_guarded(guards, CONV, dtype, (1, 3, 7, 11), (channels, 3, 2, 3), rng, stride=3)
+    # several blocks of pixels
+    run_guarded(guards, TRANSPOSED, dtype, (1, 70, 30, 45), (70, channels, 2, 2), rng, stride=2)
+
+
+@BOTH
 @pytest.mark.parametrize("channels", [-1, 0, 1])
 @pytest.mark.parametrize("panels", [1, 2])
 def test_nothing_beyond_the_arrays_at_whole_panels(guards, rng, dtype, panels, channels):
@@ -284,6 +300,7 @@ def test_a_nan_reaches_what_its_windows_cover_and_nothing_else(monkeypatch, rng,
         ((3, 12, 80, 100), (10, 6, 1, 1), {"groups": 2}),
         ((2, 600, 9, 11), (320, 600, 1, 1), {"stride": 2}),
         ((3, 64, 40, 9), (128, 64, 3, 3), {"stride": 2}),
+        ((3, 24, 80, 90), (16, 24, 2, 2), {"stride": 2}),
     ],
     ids=[
         "wide",
@@ -295,6 +312,7 @@ def test_a_nan_reaches_what_its_windows_cover_and_nothing_else(monkeypatch, rng,
         "groups",
         "deep points",
         "panels and blocks",
+        "side by side",
     ],
 )
 def test_same_bits_for_any_number_of_threads(monkeypatch, rng, dtype, x_shape, weight_shape, parameters):
@@ -308,6 +326,19 @@ def test_same_bits_for_any_number_of_threads(monkeypatch, rng, dtype, x_shape, w
     for threads, arrays in results.items():
         for one, other in zip(results[1], arrays, strict=True):
             assert one.tobytes() == other.tobytes(), f"{threads} threads"
+
+
+@BOTH
+def test_same_bits_of_transposed_convolutions_for_any_number_of_threads(monkeypatch, rng, dtype):
+    x, weight = (np.asarray(rng.standard_normal(shape), dtype) for shape in ((3, 70, 30, 45), (70, 40, 2, 2)))
+    results = []
+    for threads in (1, 2, 3, 50):
+        monkeypatch.setattr(numba, "get_num_threads", lambda threads=threads: threads)
+        y = conv_transpose2d.conv_transpose2d_forward(x, weight, stride=2)
+        results.append([y, *conv_transpose2d.conv_transpose2d_backward(np.cos(y), x, weight, stride=2)])
+    for arrays in results[1:]:
+        for one, other in zip(results[0], arrays, strict=True):
+            assert one.tobytes() == other.tobytes()
 
 
 @BOTH
@@ -398,13 +429,44 @@ def test_a_convolution_can_end_in_a_residual_and_a_relu(guards, rng, dtype, with
 
 @BOTH
 def test_a_transposed_convolution_can_end_in_a_relu(guards, rng, dtype):
-    x, weight = (np.asarray(rng.standard_normal(s), dtype) for s in ((2, 5, 7, 9), (5, 3, 2, 2)))
-    for relu in (True, False):
-        expected = naive.conv_transpose2d_forward(x, weight, stride=2)
-        expected = naive.relu_forward(expected) if relu else expected
-        y = conv_relu.conv_transpose2d_relu_forward(guards.place(x), guards.place(weight), stride=2, relu=relu)
+    for kernel in (2, 3):
+        x, weight = (np.asarray(rng.standard_normal(s), dtype) for s in ((2, 5, 7, 9), (5, 3, kernel, kernel)))
+        bias, scale = np.asarray(rng.standard_normal((2, 3)), dtype)
+        for relu in (True, False):
+            expected = naive.conv_transpose2d_forward(x, weight * scale[:, None, None], bias, stride=2)
+            expected = naive.relu_forward(expected) if relu else expected
+            inputs = [guards.place(a) for a in (x, weight, bias)]
+            y = conv_relu.conv_transpose2d_relu_forward(*inputs, stride=2, scale=scale, relu=relu)
+            guards.check()
+            assert_near(y, expected, str(kernel))
+
+
+@BOTH
+def test_the_weights_of_an_output_channel_can_be_scaled(guards, rng, dtype):
+    for channels, kernel in ((3, 1), (17, 1), (17, 3)):
+        x, weight = (np.asarray(rng.standard_normal(s), dtype) for s in ((2, 9, 6, 7), (channels, 9, kernel, kernel)))
+        scale = np.asarray(rng.standard_normal(channels), dtype)
+        expected = naive.conv2d_forward(x, weight * scale[:, None, None, None])
+        y = conv_relu.conv2d_relu_forward(guards.place(x), guards.place(weight), scale=scale, relu=False)
         guards.check()
-        assert_near(y, expected, "")
+        assert_near(y, expected, f"{channels} {kernel}")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_nan_reaches_four_pixels_of_a_transposed_convolution(monkeypatch, rng, value):
+    choose_algorithm(monkeypatch, "points")
+    for inputs in (4, 70):
+        x, weight = (np.asarray(rng.standard_normal(s), np.float32) for s in ((2, inputs, 5, 19), (inputs, 3, 2, 2)))
+        bias = np.asarray(rng.standard_normal(3), np.float32)
+        for row, col in ((0, 0), (4, 18), (2, 15), (3, 16)):
+            spoiled = x.copy()
+            spoiled[1, 2, row, col] = value
+            expected = naive.conv_transpose2d_forward(spoiled, weight, bias, stride=2)
+            expected = naive.relu_forward(expected)
+            y = conv_relu.conv_transpose2d_relu_forward(spoiled, weight, bias, stride=2)
+            finite = np.isfinite(expected)
+            assert np.array_equal(y[~finite], expected[~finite], equal_nan=True)
+            assert_near(y[finite], expected[finite], f"{value} at {row}, {col}")
 
 
 def test_a_nan_passes_the_relu_and_minus_infinity_does_not(rng):

@@ -146,10 +146,12 @@ def _correlate(x, weight, bias, size, rows, cols, ending, more=None):
             return y
     if more is not None:  # only Winograd's method reads two arrays
         x = concat_forward([x, more])
+    if algorithm == "points":
+        if rows.step > 1:
+            return point_convolution.point_spread(x, weight[0], bias, scale, relu)
+        return point_convolution.point_correlate(x, weight[0], bias, size, rows, cols, scale, residual, relu)
     if scale is not None:
         weight = weight * scale.reshape(weight.shape[0], -1, 1, 1, 1)
-    if algorithm == "points":
-        return point_convolution.point_correlate(x, weight[0], bias, size, rows, cols, residual, relu)
     if algorithm == "channels":
         y = panel_convolution.panel_correlate(x, weight[0], bias, size, rows, cols)
         y = y if residual is None else add_forward(y, residual)

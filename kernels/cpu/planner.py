@@ -22,7 +22,7 @@ from functools import lru_cache
 import numpy as np
 
 from kernels.cpu import panel_convolution, panel_gradient, point_convolution, winograd
-from kernels.cpu.tiling import PANEL, lanes, multiply_tiling, panel_width
+from kernels.cpu.tiling import PANEL, WIDE, lanes, multiply_tiling, panel_width
 
 #: A multiplication and addition of vectors in a register tile; what the narrow tile, which loads more, costs more.
 _PRODUCT, _NARROW = 0.3, 1.25
@@ -97,10 +97,15 @@ def estimate(dtype, x_shape, weight_shape, out_size, rows, cols, with_winograd=T
         estimates["channels"] = products * _PRODUCT + weights * _PANEL_WEIGHT + turning + apart
     if point_convolution.possible(x_shape, groups, out_size, rows, cols):
         vectors = pictures * point_convolution.vectors_of(height * width, channels, dtype)
-        products = vectors * in_channels * -(-channels // tile.rows) * tile.rows
-        packing = vectors * in_channels * _VECTOR + kernels * _POINT_WEIGHT
+        products = vectors * taps * -(-channels // tile.rows) * tile.rows
+        packing = vectors * taps * _VECTOR + weights * _POINT_WEIGHT
         estimates["points"] = products * _PRODUCT * (1 if tile.columns <= 4 else _NARROW) + packing
         del estimates["pixels"]  # the same, with vectors cut short
+    if point_convolution.spread_possible(x_shape, groups, out_size, rows, cols):
+        vectors = pictures * x_shape[2] * -(-x_shape[3] // lanes(dtype))
+        products = vectors * in_channels * -(-4 * channels // WIDE.rows) * WIDE.rows
+        estimates["points"] = products * _PRODUCT + vectors * in_channels * _VECTOR + 4 * kernels * _POINT_WEIGHT
+        del estimates["pixels"]
     if with_winograd and winograd.possible(dtype, groups, rows, cols):
         vectors = winograd.vectors_of(pictures, out_size)
         products = vectors * winograd.POINTS * in_channels * -(-channels // 8) * 8

@@ -1,0 +1,204 @@
+"""Vector instructions of convolutions whose kernels of 2x2 lie side by side: each pixel belongs to one of them.
+
+Pixels of even and of odd columns belong to different taps. ``multiply_pairs`` computes both and writes them in turn, so
+that a transposed convolution is one product; ``pack_pairs`` takes them apart for its input gradient. As in ``vector``,
+nothing here checks addresses.
+"""
+
+from kernels.cpu.tiling import WIDE
+from kernels.cpu.vector import intrinsic
+from kernels.cpu.vector_writer import signature_of, write_with
+
+
+@intrinsic
+def multiply_pairs(
+    typing_context, out, out_start, channel_size, channels, row_size, out_offsets, counts, packed, in_offsets, first,
+    vectors, taps, tap_count, weights, weight_start, bias, bias_start, relu,
+):  # fmt: skip
+    """Compute what ``multiply_wide`` does, for rows that are the 2x2 pixels of an output channel in turn.
+
+    The tile is ``WIDE.rows // 4`` output channels by ``WIDE.columns`` vectors of pixels of the input. Vector v is read
+    as there; its first ``counts[first + v]`` lanes become twice as many pixels, from ``out_start + out_offsets[first +
+    v]`` on and ``row_size`` farther, for each further channel ``channel_size`` farther.
+    """
+    signature = signature_of(
+        out, out_start, channel_size, channels, row_size, out_offsets, counts, packed, in_offsets, first,
+        vectors, taps, tap_count, weights, weight_start, bias, bias_start, relu,
+    )  # fmt: skip
+    return signature, write_with(_write_multiply_pairs)
+
+
+def _write_multiply_pairs(
+    w, out, out_start, channel_size, channels, row_size, out_offsets, counts, packed, in_offsets, first,
+    vectors, taps, tap_count, weights, weight_start, bias, bias_start, relu,
+):  # fmt: skip
+    builder, columns = w.builder, WIDE.columns
+    last_channel, last_vector = builder.sub(channels, w.int(1)), builder.sub(vectors, w.int(1))
+    index = [builder.add(first, w.smaller(w.int(v), last_vector)) for v in range(columns)]
+    source = [w.at(packed, w.get(in_offsets, i)) for i in index]
+    weights, bias = w.at(weights, weight_start), w.at(bias, bias_start)
+    starts = [builder.add(out_start, w.get(out_offsets, i)) for i in index]
+    offsets = []  # by channel, row of its pixels, and vector
+    for m in range(WIDE.rows // 4):
+        channel = builder.mul(channel_size, w.smaller(w.int(m), last_channel))
+        for row in (channel, builder.add(channel, row_size)):
+            offsets += [builder.add(start, row) for start in starts]
+    for offset in offsets:  # the lines of the output arrive while the sums are computed
+        for half in range(2):
+            w.prefetch(w.at(w.at(out, offset), half * w.lanes), to_write=True)
+
+    def add_tap(t, totals):
+        offset = w.get(taps, t)
+        pixels = [w.load(pointer, offset) for pointer in source]
+        here = w.at(weights, builder.mul(t, w.int(WIDE.rows)))
+        results = []
+        for m in range(WIDE.rows):
+            weight = w.splat(w.get(here, m))
+            old = totals[m * columns : (m + 1) * columns]
+            results += [w.multiply_add(weight, p, total) for p, total in zip(pixels, old, strict=True)]
+        return results
+
+    initial = [w.splat(w.get(bias, m)) for m in range(WIDE.rows) for _ in range(columns)]
+    totals = w.clamp(w.loop(tap_count, initial, add_tap), relu)
+    rows = [totals[m * columns : (m + 1) * columns] for m in range(WIDE.rows)]
+    pairs = [pair for m in range(0, WIDE.rows, 2) for pair in zip(rows[m], rows[m + 1], strict=True)]
+    kept = [w.get(counts, i) for i in index]
+    doubled = [builder.add(count, count) for count in kept]
+    masks = [[w.first_lanes(count), w.first_lanes(builder.sub(count, w.int(w.lanes)))] for count in doubled]
+    places = list(zip(offsets, masks * (WIDE.rows // 2), strict=True))
+    fewest = kept[0]
+    for count in kept[1:]:
+        fewest = w.smaller(fewest, count)
+    whole = builder.icmp_signed("==", fewest, w.int(w.lanes))
+    with builder.if_else(whole) as (in_whole, in_cut):
+        for block, masked in ((in_whole, False), (in_cut, True)):
+            with block:
+                # channels that are too many go to the place of the last first, which is then overwritten
+                for pair, (offset, mask) in zip(reversed(pairs), reversed(places), strict=True):
+                    for half in range(2):
+                        to, vector = w.at(w.at(out, offset), half * w.lanes), w.alternate(*pair, half)
+                        if masked:
+                            w.store_masked(vector, to, mask[half])
+                        else:
+                            w.store(vector, to)
+
+
+@intrinsic
+def pack_vectors(typing_context, to, to_start, source, source_start, offsets, counts, first, vectors):
+    """Copy vectors to places side by side: number i from ``offsets[first + i]`` on, zeros after ``counts[first + i]``.
+
+    Lanes that are not copied are not read either.
+    """
+    signature = signature_of(to, to_start, source, source_start, offsets, counts, first, vectors)
+    return signature, write_with(_write_pack_vectors)
+
+
+def _write_pack_vectors(w, to, to_start, source, source_start, offsets, counts, first, vectors):
+    to, source = w.at(to, to_start), w.at(source, source_start)
+
+    def step(i, _):
+        number = w.builder.add(first, i)
+        vector = w.load_masked(w.at(source, w.get(offsets, number)), w.first_lanes(w.get(counts, number)))
+        w.store(vector, w.at(to, w.builder.mul(i, w.int(w.lanes))))
+        return []
+
+    w.loop(vectors, [], step)
+
+
+@intrinsic
+def split_pairs(typing_context, to, even_start, odd_start, source, source_start, count):
+    """Part ``count`` pairs of elements: what ``merge_pairs`` does, backwards, but whole vectors are written.
+
+    What stands after the last element, up to a vector, is lost. Nothing beyond the last pair is read.
+    """
+    return signature_of(to, even_start, odd_start, source, source_start, count), write_with(_write_split_pairs)
+
+
+def _write_split_pairs(w, to, even_start, odd_start, source, source_start, count):
+    builder = w.builder
+    even, odd, source = w.at(to, even_start), w.at(to, odd_start), w.at(source, source_start)
+    elements = builder.add(count, count)
+
+    def step(i, _):
+        first = builder.mul(i, w.int(w.lanes))
+        here, left = w.at(source, builder.add(first, first)), builder.sub(elements, builder.add(first, first))
+        masks = w.first_lanes(left), w.first_lanes(builder.sub(left, w.int(w.lanes)))
+        pair = [w.load_masked(w.at(here, half * w.lanes), mask) for half, mask in enumerate(masks)]
+        w.store(w.every_other(*pair, 0), w.at(even, first))
+        w.store(w.every_other(*pair, 1), w.at(odd, first))
+        return []
+
+    w.loop(builder.sdiv(builder.add(count, w.int(w.lanes - 1)), w.int(w.lanes)), [], step)
+
+
+@intrinsic
+def copy_vectors(typing_context, to, to_start, source, source_start, vectors):
+    """Copy whole vectors: a call of the system's ``memcpy`` takes longer than a few of them."""
+    return signature_of(to, to_start, source, source_start, vectors), write_with(_write_copy_vectors)
+
+
+def _write_copy_vectors(w, to, to_start, source, source_start, vectors):
+    to, source = w.at(to, to_start), w.at(source, source_start)
+
+    def step(i, _):
+        place = w.builder.mul(i, w.int(w.lanes))
+        w.store(w.load(source, place), w.at(to, place))
+        return []
+
+    w.loop(vectors, [], step)
+
+
+# ---- weights in tiles ------------------------------------------------------------------------------------------------
+
+
+@intrinsic
+def pack_weight_rows(typing_context, to, to_start, source, source_start, step, terms, scale, scale_start):
+    """Pack ``WIDE.rows`` rows of weights, ``step`` apart, term by term: each with its factor from ``scale``."""
+    signature = signature_of(to, to_start, source, source_start, step, terms, scale, scale_start)
+    return signature, write_with(_write_pack_weight_rows, lanes=WIDE.rows)
+
+
+def _write_pack_weight_rows(w, to, to_start, source, source_start, step, terms, scale, scale_start):
+    to, factors = w.at(to, to_start), w.load(scale, scale_start)
+    rows = [w.at(source, w.builder.add(source_start, w.builder.mul(step, w.int(m)))) for m in range(w.lanes)]
+
+    def square(i, _):
+        first = w.builder.mul(i, w.int(w.lanes))
+        here = w.at(to, w.builder.mul(first, w.int(w.lanes)))
+        for t, vector in enumerate(w.transposed([w.load(row, first) for row in rows])):
+            w.store(w.builder.fmul(vector, factors), w.at(here, t * w.lanes))
+        return []
+
+    squares = w.builder.sdiv(terms, w.int(w.lanes))
+    w.loop(squares, [], square)
+    done = w.builder.mul(squares, w.int(w.lanes))
+
+    def term(i, _):
+        place = w.builder.add(done, i)
+        vector = w.gather([w.at(row, place) for row in rows])
+        w.store(w.builder.fmul(vector, factors), w.at(to, w.builder.mul(place, w.int(w.lanes))))
+        return []
+
+    w.loop(w.builder.sub(terms, done), [], term)
+
+
+@intrinsic
+def pack_weight_columns(typing_context, to, to_start, source, source_start, step, terms, rows, scale, scale_start):
+    """Pack ``rows`` of ``WIDE.rows`` weights that stand side by side, for each term; the terms are ``step`` apart.
+
+    Each is multiplied by its factor from ``scale``; those beyond ``rows`` become zeros.
+    """
+    signature = signature_of(to, to_start, source, source_start, step, terms, rows, scale, scale_start)
+    return signature, write_with(_write_pack_weight_columns, lanes=WIDE.rows)
+
+
+def _write_pack_weight_columns(w, to, to_start, source, source_start, step, terms, rows, scale, scale_start):
+    to, source, factors = w.at(to, to_start), w.at(source, source_start), w.load(scale, scale_start)
+    mask = w.first_lanes(rows)
+
+    def term(i, _):
+        vector = w.load_masked(w.at(source, w.builder.mul(i, step)), mask)
+        w.store(w.builder.fmul(vector, factors), w.at(to, w.builder.mul(i, w.int(w.lanes))))
+        return []
+
+    w.loop(terms, [], term)
