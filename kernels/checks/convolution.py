@@ -55,7 +55,7 @@ def _conv2d_geometry(x_shape, weight_shape, stride, padding, dilation, groups):
 
 
 def conv2d(x, weight, bias, stride, padding, dilation, groups, joined=1):
-    """Return ``x, weight, bias, geometry`` of a valid convolution of ``joined`` inputs like ``x``, channel on channel."""
+    """Return ``x, weight, bias, geometry`` of a valid convolution of ``joined`` inputs like ``x``."""
     x = array("x", x, 4)
     weight = array("weight", weight, 4, x.dtype)
     shape = x.shape[0], joined * x.shape[1], *x.shape[2:]

@@ -248,6 +248,8 @@ def _write_multiply_square(
     sums, pixels, weights = w.at(sums, sums_start), w.at(pixels, pixel_start), w.at(weights, weight_start)
     rows = [w.at(sums, w.builder.mul(step, w.int(m))) for m in range(WIDE.rows)]
     places = [w.at(row, v * w.lanes) for row in rows for v in range(columns)]
+    for place in places:
+        w.prefetch(place, to_write=True)
     zeros = [w.zero] * len(places)
     initial = w.choose(
         w.builder.icmp_signed("!=", add, w.int(0)), lambda: [w.load(place, 0) for place in places], zeros

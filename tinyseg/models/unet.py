@@ -26,7 +26,7 @@ class DoubleConv(nn.Module):
         self.bn2 = nn.BatchNorm2d(out_channels)
 
     def forward(self, x, more=None):
-        """Return ``(N, out_channels, H, W)`` for ``(N, in_channels, H, W)``, of which ``more`` may be the second half."""
+        """Return ``(N, out_channels, H, W)`` for ``(N, in_channels, H, W)``, perhaps in two halves."""
         return conv_norm(self.conv2, self.bn2, conv_norm(self.conv1, self.bn1, x, more=more))
 
 
