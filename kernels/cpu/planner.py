@@ -22,7 +22,7 @@ from functools import lru_cache
 import numpy as np
 
 from kernels.cpu import panel_convolution, panel_gradient, point_convolution, winograd
-from kernels.cpu.tiling import PANEL, WIDE, lanes, multiply_tiling, panel_width
+from kernels.cpu.tiling import DOT, PANEL, WIDE, lanes, multiply_tiling, panel_width
 
 #: A multiplication and addition of vectors in a register tile; what the narrow tile, which loads more, costs more.
 _PRODUCT, _NARROW = 0.3, 1.25
@@ -34,8 +34,8 @@ _PANEL_WEIGHT, _APART = 1.0, 1.5
 #: A vector of the input or the output is packed or turned; a weight is packed, and read for every block, in tiles.
 _VECTOR, _TILE_WEIGHT, _POINT_WEIGHT = 4, 2.0, 0.7
 #: The same for weight gradients, whose operands come from farther; per kernel, lanes are added up and transformed.
-_GRADIENT_PRODUCT, _GRADIENT_TRANSFORM, _GRADIENT_KERNEL = 0.5, 400, 80
-_DOT_PRODUCT, _PANEL_PRODUCT = 0.42, 0.35
+_GRADIENT_PRODUCT, _GRADIENT_TRANSFORM, _GRADIENT_KERNEL = 0.34, 150, 50
+_DOT_PRODUCT, _PANEL_PRODUCT = 0.45, 0.35
 
 _state = {"winograd": True}
 
@@ -142,10 +142,11 @@ def choose_gradient(dtype, dy_shape, x_shape, groups, rows, cols):
 def estimate_gradient(dtype, dy_shape, x_shape, groups, rows, cols, with_winograd=True):
     """Return the nanoseconds that each possible algorithm should take on one core, by name; see ``choose_gradient``."""
     pictures, channels, height, width = dy_shape
-    kernels = channels * x_shape[1] // groups
+    in_channels = x_shape[1] // groups
     taps = len(rows.pieces[0].kernel) * len(cols.pieces[0].kernel)
     vectors = pictures * height * -(-width // lanes(dtype))
-    estimates = {"pixels": vectors * taps * kernels * _DOT_PRODUCT}
+    products = groups * _whole(channels // groups, DOT.rows) * _whole(in_channels * taps, DOT.columns)
+    estimates = {"pixels": vectors * (products * _DOT_PRODUCT + x_shape[1] * _VECTOR)}
     if panel_convolution.possible(groups, rows, cols):
         if panel_gradient.gradient_pays(dtype, dy_shape, x_shape, rows, cols):
             lane_products = -(-channels // panel_width(dtype)) * PANEL.columns * x_shape[1]
@@ -153,7 +154,13 @@ def estimate_gradient(dtype, dy_shape, x_shape, groups, rows, cols, with_winogra
             estimates["channels"] = min(panels, estimates["pixels"] * 0.99)
     if with_winograd and winograd.possible(dtype, groups, rows, cols):
         vectors = winograd.vectors_of(pictures, (height, width))
+        kernels = _whole(channels, DOT.rows) * _whole(in_channels, DOT.columns)
         products = vectors * winograd.POINTS * kernels * _GRADIENT_PRODUCT
-        transforms = vectors * (x_shape[1] + channels) * _GRADIENT_TRANSFORM
+        transforms = vectors * (in_channels + channels) * _GRADIENT_TRANSFORM
         estimates["winograd"] = products + transforms + kernels * _GRADIENT_KERNEL + _CALL
     return estimates
+
+
+def _whole(count, tile):
+    """Return ``count``, rounded up to whole tiles."""
+    return -(-count // tile) * tile

@@ -39,7 +39,7 @@ def choose_tiling(features, machine):
     Any tiling is right on any CPU, since LLVM splits vectors that are too long; the choice only sets the speed.
     """
     if "avx512f" in features:
-        return Tiling(64, Tile(8, 3), Tile(2, 6), Tile(4, 6), Tile(6, 4))  # 32 registers of 64 bytes
+        return Tiling(64, Tile(8, 3), Tile(2, 6), Tile(4, 4), Tile(6, 4))  # 32 registers of 64 bytes
     if machine.lower() in ("aarch64", "arm64"):
         return Tiling(16, Tile(8, 3), Tile(2, 6), Tile(4, 6), Tile(6, 4))  # 32 registers of 16 bytes
     if "avx" in features:

@@ -321,26 +321,31 @@ def _write_multiply_panel(
 # ---- dot products ----------------------------------------------------------------------------------------------------
 
 
-@intrinsic
-def dot_tile(
-    typing_context, sums, sums_start, gradient, gradient_start, channel_size, channels,
-    packed, in_offsets, counts, vectors, taps, tap_start,
-):  # fmt: skip
-    """Add ``DOT.rows`` x ``DOT.columns`` dot products over ``vectors`` vectors of pixels to ``sums``.
+def _dot(whole):
+    """Return a function that adds ``DOT.rows`` x ``DOT.columns`` dot products over ``vectors`` vectors to ``sums``.
 
     Vector i of output channel m is at ``gradient_start + m * channel_size + i * lanes`` of ``gradient``, zero beyond
     its ``counts[i]`` pixels; the pixels that tap k meets there are at ``in_offsets[i] + taps[tap_start + k]`` of
     ``packed``. Rows beyond ``channels`` repeat the last one. Sum (m, k) is number ``m * DOT.columns + k`` of ``sums``.
+    If all vectors are ``whole``, their counts are not read.
     """
-    signature = signature_of(
-        sums, sums_start, gradient, gradient_start, channel_size, channels,
+
+    @intrinsic
+    def dot_tile(
+        typing_context, sums, sums_start, gradient, gradient_start, channel_size, channels,
         packed, in_offsets, counts, vectors, taps, tap_start,
-    )  # fmt: skip
-    return signature, write_with(_write_dot)
+    ):  # fmt: skip
+        signature = signature_of(
+            sums, sums_start, gradient, gradient_start, channel_size, channels,
+            packed, in_offsets, counts, vectors, taps, tap_start,
+        )  # fmt: skip
+        return signature, write_with(_write_dot, whole)
+
+    return dot_tile
 
 
 def _write_dot(
-    w, sums, sums_start, gradient, gradient_start, channel_size, channels,
+    w, whole, sums, sums_start, gradient, gradient_start, channel_size, channels,
     packed, in_offsets, counts, vectors, taps, tap_start,
 ):  # fmt: skip
     last_row = w.builder.sub(channels, w.int(1))
@@ -351,11 +356,13 @@ def _write_dot(
     def add_products(i, totals):
         place, offset = w.builder.mul(i, w.int(w.lanes)), w.get(in_offsets, i)
         slopes = [w.load(pointer, place) for pointer in rows]
-        inside = w.first_lanes(w.get(counts, i))
+        inside = None if whole else w.first_lanes(w.get(counts, i))
         results = list(totals)
         for k in range(DOT.columns):
-            # the gradient is zero beyond the edge, but the pixels there may be inf or NaN, and 0 * inf is not 0
-            pixels = w.builder.select(inside, w.load(source[k], offset), w.zero)
+            pixels = w.load(source[k], offset)
+            if not whole:
+                # the gradient is zero beyond the edge, but the pixels there may be inf or NaN, and 0 * inf is not 0
+                pixels = w.builder.select(inside, pixels, w.zero)
             for m in range(DOT.rows):
                 results[m * DOT.columns + k] = w.multiply_add(slopes[m], pixels, totals[m * DOT.columns + k])
         return results
@@ -365,3 +372,6 @@ def _write_dot(
     for start in range(0, len(totals), w.lanes):
         pointer = w.at(sums, w.builder.add(sums_start, w.int(start)))
         w.store(w.builder.fadd(w.load(pointer, 0), w.sums(totals[start : start + w.lanes])), pointer)
+
+
+dot_tile, dot_whole_tile = _dot(False), _dot(True)

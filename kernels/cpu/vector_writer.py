@@ -127,13 +127,13 @@ class Writer:
             vector = self.builder.insert_element(vector, self.builder.load(pointer), ir.Constant(_INT32, lane))
         return vector
 
-    def prefetch(self, pointer, to_write=False):
-        """Fetch the cache line at an address that may be anywhere."""
+    def prefetch(self, pointer, to_write=False, nearest=True):
+        """Fetch the cache line at an address that may be anywhere, into the first-level cache or the second."""
         byte = ir.IntType(8).as_pointer()
         signature = ir.FunctionType(ir.VoidType(), [byte, _INT32, _INT32, _INT32])
         function = get_or_insert_function(self.builder.module, signature, "llvm.prefetch.p0")
-        access, into_nearest, data = (ir.Constant(_INT32, n) for n in (int(to_write), 3, 1))
-        self.builder.call(function, [self.builder.bitcast(pointer, byte), access, into_nearest, data])
+        access, locality, data = (ir.Constant(_INT32, n) for n in (int(to_write), 3 if nearest else 2, 1))
+        self.builder.call(function, [self.builder.bitcast(pointer, byte), access, locality, data])
 
     def shuffle(self, a, b, lanes):
         """Return the lanes of that number of two vectors put together."""
@@ -164,12 +164,17 @@ class Writer:
     def sums(self, vectors):
         """Return a vector whose lane i is the sum of the lanes of ``vectors[i]``, as many as there are lanes.
 
-        Neighbouring lanes are added pairwise while pairs of vectors are folded into one: a third of the work of
-        adding up one vector at a time.
+        Two vectors are folded into one: of one, the second half of its lanes is added to the first, of the other the
+        first to the second; then quarters likewise. What stays in its lanes is a choice between two registers, so that
+        each fold takes but one permutation.
         """
-        while len(vectors) > 1:
-            pairs = zip(vectors[::2], vectors[1::2], strict=True)
-            vectors = [self.builder.fadd(self.every_other(a, b, 0), self.every_other(a, b, 1)) for a, b in pairs]
+        lanes, step = range(self.lanes), self.lanes
+        while step > 1:
+            step //= 2
+            stay = [lane if lane & step == 0 else self.lanes + lane for lane in lanes]
+            move = [lane + step if lane & step == 0 else self.lanes + lane - step for lane in lanes]
+            pairs = zip(vectors[:step], vectors[step:], strict=True)
+            vectors = [self.builder.fadd(self.shuffle(a, b, stay), self.shuffle(a, b, move)) for a, b in pairs]
         return vectors[0]
 
     def choose(self, condition, compute, otherwise):

@@ -272,16 +272,18 @@ def _write_weights(
 
 
 @intrinsic
-def transform_gradient(typing_context, to, to_start, to_step, dy, dy_start, places, first_group, width):
+def transform_gradient(typing_context, to, to_start, to_step, dy, dy_start, places, first_group, width, ahead):
     """Transform the output gradient of one channel of sixteen tiles, as ``transform_input`` does the input.
 
-    The plane, of rows of ``width`` pixels, is ``dy_start`` from where ``places`` says the output is.
+    The plane, of rows of ``width`` pixels, is ``dy_start`` from where ``places`` says the output is. The same pixels
+    ``ahead`` numbers on are fetched into the second-level cache meanwhile: the results would drive them out of the
+    first before they are used.
     """
-    signature = signature_of(to, to_start, to_step, dy, dy_start, places, first_group, width)
+    signature = signature_of(to, to_start, to_step, dy, dy_start, places, first_group, width, ahead)
     return signature, _write_wide(_write_gradient)
 
 
-def _write_gradient(w, to, to_start, to_step, dy, dy_start, places, first_group, width):
+def _write_gradient(w, to, to_start, to_step, dy, dy_start, places, first_group, width, ahead):
     place = w.at(places, w.builder.add(w.builder.mul(first_group, w.int(PLACE)), w.int(1)))
     groups = []
     for g in range(GROUPS):
@@ -290,23 +292,34 @@ def _write_gradient(w, to, to_start, to_step, dy, dy_start, places, first_group,
     tiles = []
     for i in range(TILE):
         step = w.builder.mul(width, w.int(i))
-        pixels = [
-            w.load_masked(w.at(pointer, step), w.only_if(w.builder.icmp_signed("<", w.int(i), rows), mask))
-            for pointer, rows, mask in groups
-        ]
+        pixels = []
+        for pointer, rows, mask in groups:
+            at = w.at(pointer, step)
+            w.prefetch(w.at(at, ahead), nearest=False)
+            pixels.append(w.load_masked(at, w.only_if(w.builder.icmp_signed("<", w.int(i), rows), mask)))
         tiles.append([*_columns(w, pixels, 0), *_columns(w, pixels, 2)])
     for k, value in enumerate(v for row in _both_sides(w, _slope_matrix, tiles) for v in row):
         w.store(value, w.at(to, w.builder.add(to_start, w.builder.mul(to_step, w.int(k)))))
 
 
 @intrinsic
-def transform_sums(typing_context, to, to_start, sums, sums_start, sums_step):
-    """Transform a vector of weight gradients back to kernels of 3x3, which go to ``to_start`` on, tap by tap."""
-    return signature_of(to, to_start, sums, sums_start, sums_step), write_with(_write_sums)
+def transform_sums(typing_context, to, to_start, sums, sums_start, sums_step, slots, slot_step):
+    """Transform a vector of weight gradients back to kernels of 3x3, which go to ``to_start`` on, tap by tap.
+
+    Each element is the sum over ``slots``, which are ``slot_step`` apart, in their order.
+    """
+    return signature_of(to, to_start, sums, sums_start, sums_step, slots, slot_step), write_with(_write_sums)
 
 
-def _write_sums(w, to, to_start, sums, sums_start, sums_step):
+def _write_sums(w, to, to_start, sums, sums_start, sums_step, slots, slot_step):
     sums, to = w.at(sums, sums_start), w.at(to, to_start)
-    squares = [[w.load(sums, w.builder.mul(sums_step, w.int(SPAN * i + j))) for j in range(SPAN)] for i in range(SPAN)]
+
+    def add_slot(i, totals):
+        here = w.at(sums, w.builder.mul(slot_step, i))
+        elements = [w.load(here, w.builder.mul(sums_step, w.int(k))) for k in range(SPAN * SPAN)]
+        return [w.builder.fadd(total, element) for total, element in zip(totals, elements, strict=True)]
+
+    elements = w.loop(slots, [w.zero] * (SPAN * SPAN), add_slot)
+    squares = [elements[SPAN * i : SPAN * (i + 1)] for i in range(SPAN)]
     for k, value in enumerate(v for row in _both_sides(w, _kernel_matrix, squares) for v in row):
         w.store(value, w.at(to, k * w.lanes))
