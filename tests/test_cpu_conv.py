@@ -20,6 +20,7 @@ from kernels.cpu import (
     planner,
     tiling,
     weight_gradient,
+    winograd_gradient,
 )
 
 naive = kernels.get("naive")
@@ -189,6 +190,17 @@ def test_large_enough_for_several_blocks_and_slots(guards, rng, dtype):
     run_guarded(guards, CONV, dtype, (2, 70, 9, 8), (130, 70, 3, 3), rng, padding=1, stride=2)
 
 
+@pytest.mark.parametrize("least_slots", [4, 100], ids=["own panels", "shared panels"])
+@pytest.mark.parametrize("guards", ["winograd"], indirect=True)
+def test_winograd_weight_gradients_of_several_panels_of_tiles(guards, monkeypatch, rng, least_slots):
+    monkeypatch.setattr(winograd_gradient, "_LEAST_SLOTS", least_slots)
+    monkeypatch.setattr(winograd_gradient, "_SHARED_BYTES", 1)
+    monkeypatch.setattr(winograd_gradient, "_plan", winograd_gradient._plan.__wrapped__)  # it keeps what it planned
+    # the last panel is not full; of one channel only, the next pixels are those of the next panel
+    run_guarded(guards, CONV, np.float32, (3, 5, 70, 100), (9, 5, 3, 3), rng, padding=1)
+    run_guarded(guards, CONV, np.float32, (2, 1, 83, 99), (1, 1, 3, 3), rng, padding=2)
+
+
 @BOTH
 @pytest.mark.parametrize("stride", [1, 2, (1, 3)], ids=str)
 @pytest.mark.parametrize("guards", ["points"], indirect=True)
@@ -301,6 +313,7 @@ def test_a_nan_reaches_what_its_windows_cover_and_nothing_else(monkeypatch, rng,
         ((2, 600, 9, 11), (320, 600, 1, 1), {"stride": 2}),
         ((3, 64, 40, 9), (128, 64, 3, 3), {"stride": 2}),
         ((3, 24, 80, 90), (16, 24, 2, 2), {"stride": 2}),
+        ((3, 12, 60, 100), (10, 12, 3, 3), {"padding": 1}),
     ],
     ids=[
         "wide",
@@ -313,6 +326,7 @@ def test_a_nan_reaches_what_its_windows_cover_and_nothing_else(monkeypatch, rng,
         "deep points",
         "panels and blocks",
         "side by side",
+        "panels of tiles and slots",
     ],
 )
 def test_same_bits_for_any_number_of_threads(monkeypatch, rng, dtype, x_shape, weight_shape, parameters):
@@ -390,6 +404,23 @@ def test_each_layer_runs_by_the_algorithm_that_was_measured_best(x_shape, channe
     size = [(n + 2 * padding - kernel) // stride + 1 for n in x_shape[2:]]
     weight = (1, channels, x_shape[1], kernel, kernel)
     assert planner.choose(dtype, x_shape, weight, tuple(size), axis, axis) == expected
+
+
+@pytest.mark.parametrize(
+    ("x_shape", "channels", "kernel", "dtype", "expected"),
+    [
+        ((10, 1, 224, 224), 8, 3, "float32", "pixels"),
+        ((10, 8, 224, 224), 8, 3, "float32", "winograd"),
+        ((10, 8, 224, 224), 1, 3, "float32", "winograd"),
+        ((10, 16, 112, 112), 16, 3, "float64", "pixels"),
+        ((10, 128, 14, 14), 128, 3, "float32", "winograd"),
+        ((1, 512, 8, 8), 256, 3, "float32", "channels"),
+        ((1, 256, 200, 304), 64, 1, "float32", "channels"),
+    ],
+)
+def test_each_weight_gradient_runs_by_the_algorithm_that_was_measured_best(x_shape, channels, kernel, dtype, expected):
+    axis, dy_shape = packing.gather_axis(kernel, 1, kernel // 2, 1), (x_shape[0], channels, *x_shape[2:])
+    assert planner.choose_gradient(dtype, dy_shape, x_shape, 1, axis, axis) == expected
 
 
 def test_winograd_can_be_forbidden(rng):
