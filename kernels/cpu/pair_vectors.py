@@ -13,24 +13,25 @@ from kernels.cpu.vector_writer import signature_of, write_with
 @intrinsic
 def multiply_pairs(
     typing_context, out, out_start, channel_size, channels, row_size, out_offsets, counts, packed, in_offsets, first,
-    vectors, taps, tap_count, weights, weight_start, bias, bias_start, relu,
+    vectors, taps, tap_count, weights, weight_start, bias, bias_start, add, relu,
 ):  # fmt: skip
     """Compute what ``multiply_wide`` does, for rows that are the 2x2 pixels of an output channel in turn.
 
     The tile is ``WIDE.rows // 4`` output channels by ``WIDE.columns`` vectors of pixels of the input. Vector v is read
     as there; its first ``counts[first + v]`` lanes become twice as many pixels, from ``out_start + out_offsets[first +
-    v]`` on and ``row_size`` farther, for each further channel ``channel_size`` farther.
+    v]`` on and ``row_size`` farther, for each further channel ``channel_size`` farther. If ``add`` is not 0, they are
+    added to what stands there.
     """
     signature = signature_of(
         out, out_start, channel_size, channels, row_size, out_offsets, counts, packed, in_offsets, first,
-        vectors, taps, tap_count, weights, weight_start, bias, bias_start, relu,
+        vectors, taps, tap_count, weights, weight_start, bias, bias_start, add, relu,
     )  # fmt: skip
     return signature, write_with(_write_multiply_pairs)
 
 
 def _write_multiply_pairs(
     w, out, out_start, channel_size, channels, row_size, out_offsets, counts, packed, in_offsets, first,
-    vectors, taps, tap_count, weights, weight_start, bias, bias_start, relu,
+    vectors, taps, tap_count, weights, weight_start, bias, bias_start, add, relu,
 ):  # fmt: skip
     builder, columns = w.builder, WIDE.columns
     last_channel, last_vector = builder.sub(channels, w.int(1)), builder.sub(vectors, w.int(1))
@@ -59,28 +60,35 @@ def _write_multiply_pairs(
         return results
 
     initial = [w.splat(w.get(bias, m)) for m in range(WIDE.rows) for _ in range(columns)]
-    totals = w.clamp(w.loop(tap_count, initial, add_tap), relu)
+    totals = w.loop(tap_count, initial, add_tap)
     rows = [totals[m * columns : (m + 1) * columns] for m in range(WIDE.rows)]
     pairs = [pair for m in range(0, WIDE.rows, 2) for pair in zip(rows[m], rows[m + 1], strict=True)]
+    results = [w.alternate(*pair, half) for pair in pairs for half in range(2)]
     kept = [w.get(counts, i) for i in index]
     doubled = [builder.add(count, count) for count in kept]
-    masks = [[w.first_lanes(count), w.first_lanes(builder.sub(count, w.int(w.lanes)))] for count in doubled]
-    places = list(zip(offsets, masks * (WIDE.rows // 2), strict=True))
+    masks = [w.first_lanes(n) for count in doubled for n in (count, builder.sub(count, w.int(w.lanes)))]
+    halves = [w.at(w.at(out, offset), half * w.lanes) for offset in offsets for half in range(2)]
+    places = list(zip(halves, masks * (WIDE.rows // 2), strict=True))
+    results = w.choose(
+        builder.icmp_signed("!=", add, w.int(0)),
+        lambda: [
+            builder.fadd(result, w.load_masked(place, mask))
+            for result, (place, mask) in zip(results, places, strict=True)
+        ],
+        results,
+    )
+    results = w.clamp(results, relu)
     fewest = kept[0]
     for count in kept[1:]:
         fewest = w.smaller(fewest, count)
-    whole = builder.icmp_signed("==", fewest, w.int(w.lanes))
-    with builder.if_else(whole) as (in_whole, in_cut):
-        for block, masked in ((in_whole, False), (in_cut, True)):
-            with block:
-                # channels that are too many go to the place of the last first, which is then overwritten
-                for pair, (offset, mask) in zip(reversed(pairs), reversed(places), strict=True):
-                    for half in range(2):
-                        to, vector = w.at(w.at(out, offset), half * w.lanes), w.alternate(*pair, half)
-                        if masked:
-                            w.store_masked(vector, to, mask[half])
-                        else:
-                            w.store(vector, to)
+    # channels that are too many go to the place of the last first, which is then overwritten
+    with builder.if_else(builder.icmp_signed("==", fewest, w.int(w.lanes))) as (whole, cut):
+        with whole:
+            for result, (place, _) in zip(reversed(results), reversed(places), strict=True):
+                w.store(result, place)
+        with cut:
+            for result, (place, mask) in zip(reversed(results), reversed(places), strict=True):
+                w.store_masked(result, place, mask)
 
 
 @intrinsic

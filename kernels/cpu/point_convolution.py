@@ -37,6 +37,9 @@ from kernels.jit import jit
 _PACKED_BYTES = 600_000
 #: Vectors of a block at most.
 _BLOCK_VECTORS = 384
+#: Terms of the sums that are packed and multiplied at a time: the weights of a tile stay in the nearest cache, and a
+#: block has enough vectors for each of them to be read seldom.
+_TERMS = 512
 #: Tiles of output channels, and input channels, up to which pixels are read where they are.
 _DIRECT_TILES, _DIRECT_CHANNELS = 2, 64
 #: Terms whose weights a task packs: what it reads at once stays in the nearest cache, whatever the distances.
@@ -102,7 +105,7 @@ def point_correlate(x, weight, bias, out_size, rows, cols, scale=None, residual=
 def _run(plan, out, x, matrix, bias, scale, residual, relu):
     """Fill ``out``; the weights are a matrix, (rows of the product, terms of its sums)."""
     dtype, rows = x.dtype, plan.sizes.tiles * plan.sizes.tile_rows
-    tile_bias = np.zeros(rows, dtype)
+    tile_bias = np.zeros(rows + plan.sizes.tile_rows, dtype)  # what later chunks of a sum start at comes last
     if bias is not None:
         tile_bias[: bias.size] = bias
     weights = _pack_weights(plan, matrix, scale)
@@ -150,6 +153,8 @@ class _Sizes(NamedTuple):
     rows: int  # of the product
     in_channels: int
     depth: int  # terms of a sum
+    group: int  # input channels whose terms are packed at a time
+    chunk: int  # how many terms these are
     tiles: int  # of output channels
     tile_channels: int
     tile_rows: int
@@ -207,7 +212,9 @@ def _plan(dtype, x_shape, channels, out_size, strides, kernel, threads, spread):
     lines, line = (height, width) if spread else (1, out_size[0] * out_size[1])
     row, col = (a.ravel() for a in np.meshgrid(range(lines), np.arange(0, line, lane_count), indexing="ij"))
     pixels, vectors = lines * line, row.size
-    panel_size = tile.columns * lane_count * depth
+    group = -(-in_channels // -(-depth // _TERMS))
+    chunk = group * kernel[0] * kernel[1]
+    panel_size = tile.columns * lane_count * chunk
     few = tiles <= _DIRECT_TILES * (2 if spread else 1) and in_channels <= _DIRECT_CHANNELS
     direct = few and pixels == plane and line >= lane_count
     fit = _BLOCK_VECTORS
@@ -229,7 +236,7 @@ def _plan(dtype, x_shape, channels, out_size, strides, kernel, threads, spread):
     else:
         panel, place = np.divmod(np.arange(vectors) % block_vectors, tile.columns)
         in_offsets = panel * panel_size + place * lane_count
-        taps = np.arange(depth) * tile.columns * lane_count
+        taps = np.arange(chunk) * tile.columns * lane_count
     panels = -(-block_vectors // tile.columns)
     line_size = (panels * tile.columns + 1) * lane_count if kernel[1] == strides[1] == 2 else 0
     x_offsets, counts = row * line + col, np.minimum(line - col, lane_count)
@@ -240,6 +247,8 @@ def _plan(dtype, x_shape, channels, out_size, strides, kernel, threads, spread):
         rows=rows,
         in_channels=in_channels,
         depth=depth,
+        group=group,
+        chunk=chunk,
         tiles=tiles,
         tile_channels=tile.rows // 4 if spread else tile.rows,
         tile_rows=tile.rows,
@@ -297,61 +306,77 @@ def _point_kernel(address, arrays, scratch, tables, taps, sizes):
 
 @jit
 def _point_task(arrays, scratch, tables, taps, sizes, task):
-    """Compute some tiles of output channels for one block of pixels."""
+    """Compute some tiles of output channels for one block of pixels, some terms of the sums at a time."""
     part, block = task % sizes.parts, task // sizes.parts % sizes.blocks
     picture = task // (sizes.parts * sizes.blocks)
-    first_tile, last_tile = part * sizes.tiles // sizes.parts, (part + 1) * sizes.tiles // sizes.parts
+    tiles = part * sizes.tiles // sizes.parts, (part + 1) * sizes.tiles // sizes.parts
     first = block * sizes.block_vectors
-    last = min(first + sizes.block_vectors, sizes.vectors)
+    vectors = first, min(first + sizes.block_vectors, sizes.vectors)
     x_start = picture * sizes.in_channels * sizes.plane
-    source = scratch
     if sizes.direct:
-        source = arrays.x[x_start:]
-    else:
-        _pack_block(scratch, arrays.x, x_start, tables, sizes, first, last)
+        chunk = 0, sizes.depth, sizes.add, sizes.relu
+        _multiply_block(
+            arrays, arrays.residual, arrays.x[x_start:], tables, taps, sizes, picture, tiles, vectors, chunk
+        )
+        return
+    for c in range(0, sizes.in_channels, sizes.group):
+        channels = min(sizes.group, sizes.in_channels - c)
+        _pack_block(scratch, arrays.x, x_start + c * sizes.plane, channels, tables, sizes, vectors)
+        relu = sizes.relu if c + channels == sizes.in_channels else 0
+        start, terms = c * (sizes.chunk // sizes.group), channels * (sizes.chunk // sizes.group)
+        add, residual = sizes.add, arrays.residual
+        if c > 0:  # what comes before is in the output already
+            add, residual = 1, arrays.out
+        chunk = start, terms, add, relu
+        _multiply_block(arrays, residual, scratch, tables, taps, sizes, picture, tiles, vectors, chunk)
+
+
+@jit
+def _multiply_block(arrays, residual, source, tables, taps, sizes, picture, tiles, vectors, chunk):
+    """Multiply some terms of the sums of a block, and add them to a residual."""
+    (first_tile, last_tile), (first, last), (start, terms, add, relu) = tiles, vectors, chunk
     out_size = sizes.pixels * (4 if sizes.spread else 1)
     for tile in range(first_tile, last_tile):
         channel, row = tile * sizes.tile_channels, tile * sizes.tile_rows
         out_start = (picture * sizes.channels + channel) * out_size
         place = out_start, out_size, sizes.channels - channel
-        weights_from = row * sizes.depth
+        weights = arrays.weights, row * sizes.depth + start * sizes.tile_rows
+        bias = arrays.bias, row if start == 0 else sizes.tiles * sizes.tile_rows
         for vector in range(first, last, sizes.panel_vectors):
             # fmt: off
             if sizes.spread:
                 multiply_pairs(
                     arrays.out, *place, sizes.width, tables.out_offsets, tables.counts, source, tables.in_offsets,
-                    vector, last - vector, taps, sizes.depth, arrays.weights, weights_from,
-                    arrays.bias, row, sizes.relu,
+                    vector, last - vector, taps, terms, *weights, *bias, add, relu,
                 )
             elif sizes.narrow:
                 multiply_narrow(
                     arrays.out, *place, tables.out_offsets, tables.counts, source, tables.in_offsets, vector,
-                    last - vector, taps, 0, sizes.depth, arrays.weights, weights_from,
-                    arrays.bias, channel, arrays.residual, sizes.add, sizes.relu,
+                    last - vector, taps, 0, terms, *weights, *bias, residual, add, relu,
                 )
             else:
                 multiply_wide(
                     arrays.out, *place, tables.out_offsets, tables.counts, source, tables.in_offsets, vector,
-                    last - vector, taps, 0, sizes.depth, arrays.weights, weights_from,
-                    arrays.bias, channel, arrays.residual, sizes.add, sizes.relu,
+                    last - vector, taps, 0, terms, *weights, *bias, residual, add, relu,
                 )
             # fmt: on
 
 
 @jit
-def _pack_block(packed, x, x_start, tables, sizes, first, last):
-    """Pack the vectors from ``first`` to ``last`` of all terms of one picture as panels."""
+def _pack_block(packed, x, x_start, channels, tables, sizes, vectors):
+    """Pack the vectors from the first to the last of the terms of some input channels as panels."""
+    first, last = vectors
     size = sizes.panel_vectors * sizes.lanes
     start, end = first * sizes.lanes, min(last * sizes.lanes, sizes.pixels)
-    for c in range(sizes.in_channels):
+    for c in range(channels):
         for ky in range(sizes.kernel_rows):
             source = x_start + c * sizes.plane + ky * sizes.in_width
             to = (c * sizes.kernel_rows + ky) * sizes.kernel_cols * size
             if sizes.spread:
                 for vector in range(first, last, sizes.panel_vectors):
-                    vectors = min(sizes.panel_vectors, last - vector)
-                    pack_vectors(packed, to, x, source, tables.x_offsets, tables.counts, vector, vectors)
-                    to += sizes.depth * size
+                    count = min(sizes.panel_vectors, last - vector)
+                    pack_vectors(packed, to, x, source, tables.x_offsets, tables.counts, vector, count)
+                    to += sizes.chunk * size
             elif sizes.line_size:
                 _pack_pairs(packed, to, x, source, sizes, start, end)
             else:
@@ -369,7 +394,7 @@ def _pack_term(packed, to, x, source, sizes, first, last):
             copy(packed, to, x, source + start, end - start)
         else:
             _pack_rows(packed, to, x, source, sizes, start, end)
-        to += sizes.depth * size
+        to += sizes.chunk * size
 
 
 @jit
@@ -385,7 +410,7 @@ def _pack_pairs(packed, to, x, source, sizes, first, last):
     for place in range(0, last - first, size):
         copy_vectors(packed, to, packed, sizes.lines + place, sizes.panel_vectors)
         copy_vectors(packed, to + size, packed, sizes.lines + sizes.line_size + place, sizes.panel_vectors)
-        to += sizes.depth * size
+        to += sizes.chunk * size
 
 
 @jit
