@@ -124,9 +124,12 @@ def _files(backend):
     return {name: file for file, names in files.items() for name in names}
 
 
-def lazy_exports(package):
-    """Return the module-level ``__getattr__`` and ``__dir__`` of a backend: import an operator's file on first use."""
-    file_of = _files(package.removeprefix("kernels."))
+def lazy_exports(package, more=None):
+    """Return the module-level ``__getattr__`` and ``__dir__`` of a backend: import an operator's file on first use.
+
+    ``more`` names the files of what a backend exports beyond the tables above.
+    """
+    file_of = _files(package.removeprefix("kernels.")) | (more or {})
 
     def __getattr__(name):
         if name not in file_of:

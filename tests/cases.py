@@ -28,6 +28,15 @@ from tolerances import EXACT_RESULTS, TOLERANCES, assert_close
 import kernels
 
 
+def module_of(backend):
+    """Return the functions of a backend; those of "cuda" return NumPy arrays here."""
+    if backend != "cuda":
+        return kernels.get(backend)
+    import cuda_backend  # only where there is a GPU, or the simulator
+
+    return cuda_backend
+
+
 def of(*operators):
     """Return the cases of the given operators, or all."""
     return [case for case in CASES if not operators or case.operator in operators]
@@ -44,7 +53,7 @@ def evaluate(backend, case, dtype):
     Parameters
     ----------
     backend : str
-        Name of a backend of ``kernels``.
+        Name of a backend of ``kernels``, or ``"cuda"``.
     case : Case
         What to call.
     dtype : dtype
@@ -55,7 +64,7 @@ def evaluate(backend, case, dtype):
     dict of str to ndarray or None
         ``running_mean`` and ``running_var`` of batch_norm are there as the call left them.
     """
-    module = kernels.get(backend)
+    module = module_of(backend)
     inputs = case.inputs(dtype)
     output = getattr(module, case.forward)(**inputs, **{k: v for k, v in case.parameters.items() if k != "needs"})
     names = _OUTPUTS.get(case.operator, ("y",))

@@ -8,11 +8,18 @@ import pytest
 
 
 def pytest_collection_modifyitems(config, items):
-    for mark, works in (("torch", _torch_works), ("torchvision", _torchvision_works)):
+    for mark, works in (("torch", _torch_works), ("torchvision", _torchvision_works), ("cuda", _cuda_works)):
         live = [item for item in items if item.get_closest_marker(mark)]
         if live and not works():
             config.hook.pytest_deselected(items=live)
             items[:] = [item for item in items if item not in live]
+
+
+def _cuda_works():
+    """Whether CUDA kernels can run: on a GPU, or in the simulator (NUMBA_ENABLE_CUDASIM=1)."""
+    from kernels import cuda
+
+    return cuda.is_available()
 
 
 def _torch_works():

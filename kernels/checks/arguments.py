@@ -9,8 +9,11 @@ REDUCTIONS = ("none", "mean", "sum")
 
 
 def array(name, a, ndim=None, dtype=None):
-    """Return ``a`` as a C-contiguous float array in native byte order, of ``ndim`` axes and type ``dtype`` if given."""
-    if not isinstance(a, np.ndarray):
+    """Return ``a`` as a C-contiguous float array in native byte order, of ``ndim`` axes and type ``dtype`` if given.
+
+    An array on a device is so already, and stays there.
+    """
+    if not isinstance(a, np.ndarray) and not is_on_device(a):
         raise TypeError(f"{name} is a {type(a).__name__}; expected a NumPy array")
     native = a.dtype.newbyteorder("=")
     if native not in FLOATS:
@@ -19,7 +22,12 @@ def array(name, a, ndim=None, dtype=None):
         raise TypeError(f"{name} has dtype {native}; expected {np.dtype(dtype)}, as the other arrays have")
     if ndim is not None and a.ndim != ndim:
         raise ValueError(f"{name} has shape {a.shape}; expected {ndim} axes, {_AXES.get(ndim, '')}".rstrip(", "))
-    return np.asarray(a, dtype=native, order="C")
+    return a if is_on_device(a) else np.asarray(a, dtype=native, order="C")
+
+
+def is_on_device(a):
+    """Return whether ``a`` is an array in the memory of a device: such a class says so itself."""
+    return getattr(type(a), "on_device", False)
 
 
 _AXES = {1: "one value per channel", 2: "(N, features)", 4: "(N, C, H, W)"}
@@ -27,13 +35,15 @@ _AXES = {1: "one value per channel", 2: "(N, features)", 4: "(N, C, H, W)"}
 
 def index_array(name, a, shape=None, dtype=np.int64):
     """Return ``a`` as a C-contiguous array of whole numbers of type ``dtype``, of shape ``shape`` if given."""
-    if not isinstance(a, np.ndarray):
+    if not isinstance(a, np.ndarray) and not is_on_device(a):
         raise TypeError(f"{name} is a {type(a).__name__}; expected a NumPy array")
     if a.dtype.kind not in "iu":
         raise TypeError(f"{name} has dtype {a.dtype}; expected integers")
     if shape is not None and a.shape != tuple(shape):
         raise ValueError(f"{name} has shape {a.shape}; expected {tuple(shape)}")
-    return np.asarray(a, dtype=dtype, order="C")
+    if is_on_device(a) and a.dtype != dtype:
+        raise TypeError(f"{name} has dtype {a.dtype}; expected {np.dtype(dtype)} on the device")
+    return a if is_on_device(a) else np.asarray(a, dtype=dtype, order="C")
 
 
 def same_shape(name, a, shape, why):

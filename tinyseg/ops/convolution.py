@@ -174,11 +174,9 @@ def conv2d_relu(
         input, padding = _named_padding(input, weight.shape, stride, padding, dilation)
     parameters = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
     if in_one_pass:
-        x, w, b, *others = (
-            None if tensor is None else tensor.array for tensor in (input, weight, bias, more, scale, residual)
-        )
-        others = dict(zip(("more", "scale", "residual"), others, strict=True))
-        return Tensor(kernel("conv2d_relu_forward")(x, w, b, **parameters, **others, relu=relu))
+        tensors = {"x": input, "weight": weight, "bias": bias, "more": more, "scale": scale, "residual": residual}
+        arrays = {name: None if tensor is None else tensor.array for name, tensor in tensors.items()}
+        return Tensor(kernel("conv2d_relu_forward")(**arrays, **parameters, relu=relu))
     weight = weight if scale is None else weight * reshape(scale, -1, 1, 1, 1)
     y = Conv2d.apply(input, weight, bias, **parameters)
     y = y if residual is None else y + residual

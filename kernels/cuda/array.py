@@ -1,0 +1,296 @@
+"""Arrays that live in the GPU's memory, and the only ways from and to the host."""
+
+import math
+import threading
+from collections import defaultdict
+from typing import NamedTuple
+
+import numpy as np
+
+from kernels.cuda.device import SIMULATED, cuda, require
+
+#: Bytes that memory is handed out in multiples of: so pieces of about equal size serve each other.
+_GRAIN = 512
+
+
+class DeviceArray:
+    """An array in the GPU's memory: C-contiguous, of any of NumPy's number types.
+
+    Nothing turns it into a NumPy array by itself: `to_host` does.
+
+    Parameters
+    ----------
+    raw : device array of numba.cuda, one axis
+        Its elements in order, at least one.
+    shape : tuple of int
+        Its shape.
+
+    Attributes
+    ----------
+    raw : device array
+        What kernels take that index elements by one number.
+    shape : tuple of int
+    dtype : numpy.dtype
+    """
+
+    on_device = True  # kernels.checks tells by this
+
+    def __init__(self, raw, shape):
+        self.raw, self.shape, self.dtype = raw, tuple(shape), np.dtype(raw.dtype)
+
+    @property
+    def ndim(self):
+        """Number of axes."""
+        return len(self.shape)
+
+    @property
+    def size(self):
+        """Number of elements."""
+        return math.prod(self.shape)
+
+    @property
+    def itemsize(self):
+        """Bytes of an element."""
+        return self.dtype.itemsize
+
+    @property
+    def nbytes(self):
+        """Bytes of all elements."""
+        return self.size * self.dtype.itemsize
+
+    @property
+    def nd(self):
+        """What kernels take that index elements by one number for each axis. It has elements."""
+        return self.raw[: self.size].reshape(self.shape)
+
+    def __len__(self):
+        if not self.shape:
+            raise TypeError("len() of a device array without axes")
+        return self.shape[0]
+
+    def __repr__(self):
+        return f"DeviceArray(shape={self.shape}, dtype={self.dtype})"
+
+    def reshape(self, *shape):
+        """Return an array of another shape over the same memory. One size may be -1: what is left for it."""
+        shape = tuple(shape[0]) if len(shape) == 1 and isinstance(shape[0], tuple | list) else shape
+        if -1 in shape:
+            others = math.prod(size for size in shape if size != -1)
+            shape = tuple(self.size // max(others, 1) if size == -1 else size for size in shape)
+        if math.prod(shape) != self.size:
+            raise ValueError(f"cannot reshape a device array of shape {self.shape} to {tuple(shape)}")
+        return DeviceArray(self.raw, shape)
+
+    def __array__(self, *_, **__):
+        raise TypeError("a device array is not copied to the host unasked: use kernels.cuda.to_host(a)")
+
+
+# ---- transfers -------------------------------------------------------------------------------------------------------
+
+
+class Transfers(NamedTuple):
+    """How often and how much was copied between host and device since the program started."""
+
+    to_device: int
+    to_device_bytes: int
+    to_host: int
+    to_host_bytes: int
+
+
+_count = dict.fromkeys(Transfers._fields, 0)
+
+
+def transfers():
+    """Return the counts of all copies so far: two calls around some work show what it copied.
+
+    Returns
+    -------
+    Transfers
+    """
+    return Transfers(**_count)
+
+
+def to_device(a):
+    """Return an array in the GPU's memory with the values of ``a``.
+
+    Parameters
+    ----------
+    a : ndarray or DeviceArray
+        What to copy. A device array is returned as it is.
+
+    Returns
+    -------
+    DeviceArray
+
+    Raises
+    ------
+    TypeError
+        If ``a`` is something else.
+    RuntimeError
+        If there is no GPU, nor the simulator.
+    MemoryError
+        If the GPU's memory is full.
+    """
+    if isinstance(a, DeviceArray):
+        return a
+    if not isinstance(a, np.ndarray):
+        raise TypeError(f"a is a {type(a).__name__}; expected a NumPy array or a device array")
+    source = np.ascontiguousarray(a, a.dtype.newbyteorder("=")).reshape(-1)
+    result = empty(a.shape, source.dtype)
+    if source.size:
+        result.raw[: source.size].copy_to_device(source)
+    _count["to_device"] += 1
+    _count["to_device_bytes"] += source.nbytes
+    return result
+
+
+def to_host(a):
+    """Return a NumPy array with the values of ``a``, when all that computes them has run.
+
+    Parameters
+    ----------
+    a : DeviceArray or ndarray
+        What to copy. A NumPy array is returned as it is.
+
+    Returns
+    -------
+    ndarray
+
+    Raises
+    ------
+    TypeError
+        If ``a`` is something else.
+    """
+    if isinstance(a, np.ndarray):
+        return a
+    if not isinstance(a, DeviceArray):
+        raise TypeError(f"a is a {type(a).__name__}; expected a device array or a NumPy array")
+    result = np.empty(a.shape, a.dtype)
+    if a.size:
+        result[...] = a.raw[: a.size].copy_to_host().reshape(a.shape)
+    _count["to_host"] += 1
+    _count["to_host_bytes"] += result.nbytes
+    return result
+
+
+def on_device(*arrays):
+    """Return arrays on the device, in one tuple: NumPy arrays are copied there, None stays None."""
+    return tuple(None if a is None else to_device(a) for a in arrays)
+
+
+# ---- memory ----------------------------------------------------------------------------------------------------------
+
+
+class Pool:
+    """Memory that is used again when an array has died: asking the driver for it takes longer than most kernels.
+
+    Work on the GPU runs in the order in which it was started, so memory may have a new owner while kernels of the old
+    one are still to run.
+
+    Parameters
+    ----------
+    allocate : callable
+        Takes a number of bytes and returns a buffer; raises MemoryError where there is no room.
+    """
+
+    def __init__(self, allocate):
+        self._allocate = allocate
+        self._free = defaultdict(list)  # by size
+        self._lock = threading.Lock()
+
+    def take(self, size):
+        """Return a buffer of at least ``size`` bytes, and its size."""
+        size = rounded(size)
+        with self._lock:
+            if self._free[size]:
+                return self._free[size].pop(), size
+        try:
+            return self._allocate(size), size
+        except MemoryError:
+            self.release()  # what waits in other sizes
+            return self._allocate(size), size
+
+    def give_back(self, buffer, size):
+        """Keep a buffer for its next use."""
+        with self._lock:
+            self._free[size].append(buffer)
+
+    def release(self):
+        """Let go of all buffers that wait."""
+        with self._lock:
+            self._free.clear()
+
+    def waiting(self):
+        """Return the bytes of all buffers that wait."""
+        with self._lock:
+            return sum(size * len(buffers) for size, buffers in self._free.items())
+
+
+def rounded(size):
+    """Return a size of memory to ask for: one of eight between powers of two, so that few kinds are left over."""
+    size = max(size, 1)
+    step = max(_GRAIN, 1 << max(0, size.bit_length() - 4))
+    return -(-size // step) * step
+
+
+def _allocate(size):
+    """Ask the driver for memory."""
+    require()
+    try:
+        return cuda.device_array(size, np.uint8)
+    except Exception as error:
+        if "OUT_OF_MEMORY" in str(error).upper() or getattr(error, "code", None) == 2:
+            raise MemoryError(f"the GPU has no room for another {size / 2**20:.1f} MiB") from None
+        raise
+
+
+_pool = Pool(_allocate)
+
+
+class _Lease:
+    """Shows a buffer to numba.cuda as an array; as long as one of its views lives, so does the lease."""
+
+    def __init__(self, buffer, size, count, dtype):
+        self._buffer, self._size = buffer, size
+        pointer = buffer.__cuda_array_interface__["data"][0]
+        self.__cuda_array_interface__ = {
+            "shape": (count,), "typestr": dtype.str, "data": (pointer, False), "strides": None, "version": 3,
+        }  # fmt: skip
+
+    def __del__(self):
+        _pool.give_back(self._buffer, self._size)
+
+
+def empty(shape, dtype):
+    """Return a device array of any content, whose memory is used again when its last view has died.
+
+    Parameters
+    ----------
+    shape : sequence of int
+        Its shape.
+    dtype : dtype
+        Its type.
+
+    Returns
+    -------
+    DeviceArray
+
+    Raises
+    ------
+    RuntimeError
+        If there is no GPU, nor the simulator.
+    MemoryError
+        If the GPU's memory is full.
+    """
+    require()
+    shape, dtype = tuple(shape), np.dtype(dtype)
+    count = max(math.prod(shape), 1)
+    if SIMULATED:  # it has no memory of its own
+        return DeviceArray(cuda.device_array(count, dtype), shape)
+    buffer, size = _pool.take(count * dtype.itemsize)
+    return DeviceArray(cuda.as_cuda_array(_Lease(buffer, size, count, dtype), sync=False), shape)
+
+
+def release_memory():
+    """Give memory that waits for its next use back to the driver."""
+    _pool.release()

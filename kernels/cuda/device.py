@@ -1,0 +1,221 @@
+"""The GPU: whether there is one, how kernels are compiled and started. The one file that imports ``cuda``.
+
+A kernel is written once, as a plain function, for both floating types (see `kernel`). It is compiled for a type when
+it is first started with arrays of that type.
+
+``NUMBA_ENABLE_CUDASIM=1``, set before Python starts, replaces the GPU by Numba's simulator, where each GPU thread is a
+Python thread: right, and very slow. So few threads are started there, and tiles are small; every kernel goes through
+its work in strides of the whole grid and gives the same numbers with any number of threads.
+"""
+
+import functools
+import os
+from typing import NamedTuple
+
+import numpy as np
+from numba import config, cuda, types
+
+#: Whether kernels run in the simulator.
+SIMULATED = bool(config.ENABLE_CUDASIM)
+#: Threads of a block in kernels that treat every element alone, and blocks at most for each multiprocessor.
+THREADS, BLOCKS_PER_PROCESSOR = 256, 32
+
+_SIMULATED_GRID = 2, 4  # blocks, and threads of each
+_FLOATS = {np.dtype(np.float32): types.float32, np.dtype(np.float64): types.float64}
+
+
+def is_available():
+    """Return whether kernels can run: on a GPU, or in the simulator.
+
+    Returns
+    -------
+    bool
+    """
+    return why_not() is None
+
+
+@functools.cache
+def why_not():
+    """Return why no kernel can run here, in words, or None if they can.
+
+    Returns
+    -------
+    str or None
+    """
+    if SIMULATED:
+        return None
+    try:
+        if cuda.is_available():
+            return None
+        reason = "no NVIDIA GPU with its driver was found"
+    except Exception as error:  # a broken driver may raise anything
+        reason = f"the NVIDIA driver does not work ({error})"
+    return reason
+
+
+def require():
+    """Check that kernels can run.
+
+    Raises
+    ------
+    RuntimeError
+        If they cannot.
+    """
+    reason = why_not()
+    if reason is not None:
+        raise RuntimeError(
+            f"the cuda backend cannot run: {reason}; install the driver and 'tinyseg[cuda]', or set the environment "
+            "variable NUMBA_ENABLE_CUDASIM=1 before Python starts, for a slow simulator"
+        )
+
+
+# ---- kernels ---------------------------------------------------------------------------------------------------------
+
+#: Every kernel that `kernel` and `typed_kernel` made, in the order of import.
+KERNELS: list = []
+
+
+class Kernel:
+    """A function that runs on the GPU once for each thread, for both floating types.
+
+    Parameters
+    ----------
+    source : callable
+        Takes a floating type of Numba's and returns the function, as plain Python.
+    signature : callable
+        Takes a floating type and returns the types of the arguments.
+    name : str
+        File and function: ``"relu.relu_kernel"``.
+    """
+
+    def __init__(self, source, signature, name):
+        self.source, self.signature, self.name = source, signature, name
+        self._compiled: dict = {}
+        KERNELS.append(self)
+
+    def __repr__(self):
+        return f"Kernel({self.name})"
+
+    def run(self, grid, block, *arguments):
+        """Start ``grid`` blocks of ``block`` threads each: numbers or tuples of up to three."""
+        dtype = next(dtype for a in arguments if (dtype := getattr(a, "dtype", None)) in _FLOATS)
+        if dtype not in self._compiled:
+            require()
+            self._compiled[dtype] = cuda.jit(self.source(_FLOATS[dtype]))
+        self._compiled[dtype][grid, block](*arguments)
+
+    def over(self, count, *arguments):
+        """Start as many threads as are good for ``count`` elements, none for 0.
+
+        The kernel goes through the elements in strides: ``for i in range(cuda.grid(1), count, cuda.gridsize(1))``.
+        """
+        if count:
+            self.run(*grid_for(count), *arguments)
+
+
+def kernel(signature):
+    """Make a kernel of a function that reads the same for both floating types.
+
+    Parameters
+    ----------
+    signature : callable
+        Takes a floating type T of Numba's and returns the types of the arguments:
+        ``lambda T: (T[::1], T[::1], int64)``.
+
+    Returns
+    -------
+    callable
+        A decorator, which returns a `Kernel`.
+    """
+
+    def decorate(function):
+        return Kernel(lambda T: function, signature, _name(function))
+
+    return decorate
+
+
+def typed_kernel(signature):
+    """Make a kernel of a function that takes a floating type T and returns the function for it.
+
+    For kernels with arrays in shared or local memory, whose type must be known: ``cuda.shared.array(64, T)``.
+
+    Parameters
+    ----------
+    signature : callable
+        As for `kernel`.
+
+    Returns
+    -------
+    callable
+        A decorator, which returns a `Kernel`.
+    """
+
+    def decorate(make):
+        return Kernel(functools.cache(make), signature, _name(make))
+
+    return decorate
+
+
+def _name(function):
+    return f"{function.__module__.rpartition('.')[2]}.{function.__name__.strip('_')}"
+
+
+def device_function(function):
+    """Make a function that kernels may call: its body is copied into theirs."""
+    return cuda.jit(device=True, inline="always")(function)
+
+
+def tile(size, simulated):
+    """Return ``size``, the edge of a tile or the threads of a block, or in the simulator the small size for it."""
+    return simulated if SIMULATED else size
+
+
+def grid_for(count, threads=THREADS):
+    """Return blocks and threads for ``count`` elements that are treated one by one, in strides of the grid."""
+    if SIMULATED:
+        return _SIMULATED_GRID
+    return min(-(-count // threads), BLOCKS_PER_PROCESSOR * properties().processors), threads
+
+
+class Properties(NamedTuple):
+    """What a GPU is.
+
+    Attributes
+    ----------
+    name : str
+        ``"NVIDIA H100 80GB HBM3"``; ``"simulator"``.
+    processors : int
+        Streaming multiprocessors.
+    capability : (int, int)
+        Compute capability, such as (9, 0).
+    """
+
+    name: str
+    processors: int
+    capability: tuple
+
+
+@functools.cache
+def properties():
+    """Return what the GPU in use is.
+
+    Returns
+    -------
+    Properties
+    """
+    require()
+    if SIMULATED:
+        return Properties("simulator", 1, (0, 0))
+    gpu = cuda.get_current_device()
+    name = gpu.name.decode() if isinstance(gpu.name, bytes) else str(gpu.name)
+    return Properties(name, gpu.MULTIPROCESSOR_COUNT, tuple(gpu.compute_capability))
+
+
+def synchronize():
+    """Wait until all that was started has run; what went wrong there is raised here."""
+    require()
+    cuda.synchronize()
+
+
+if not SIMULATED and "NUMBA_CUDA_LOW_OCCUPANCY_WARNINGS" not in os.environ:
+    config.CUDA_LOW_OCCUPANCY_WARNINGS = 0  # small pictures make small grids

@@ -1,0 +1,16 @@
+"""The CUDA kernels against the naive ones: all cases of the shared table, on a GPU or in the simulator."""
+
+import numpy as np
+import pytest
+from cases import CASES, compare
+
+pytestmark = pytest.mark.cuda
+
+#: Operators whose kernels exist.
+OPERATORS = ("relu",)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("case", [case for case in CASES if case.operator in OPERATORS], ids=str)
+def test_equals_naive(case, dtype):
+    compare("cuda", case, dtype)
