@@ -425,6 +425,23 @@ def test_each_weight_gradient_runs_by_the_algorithm_that_was_measured_best(x_sha
     assert planner.choose_gradient(dtype, dy_shape, x_shape, 1, axis, axis) == expected
 
 
+def test_turning_many_kernels_round_outweighs_what_winograd_saves():
+    shapes = (1, 512, 8, 8), (1, 512, 512, 3, 3), (8, 8)
+    forward, backward = packing.gather_axis(3, 1, 1, 1), packing.scatter_axis(8, 3, 1, 1, 1)
+    assert planner.choose("float32", *shapes, forward, forward) == "winograd"
+    assert planner.choose("float32", *shapes, backward, backward) == "channels"
+
+
+@pytest.mark.parametrize(
+    ("shape", "channels", "expected"),
+    [((10, 16, 112, 112), 8, "points"), ((1, 1024, 16, 16), 512, "points"), ((1, 1024, 4, 4), 512, "channels")],
+)
+def test_transposed_convolutions_run_by_the_algorithm_that_was_measured_best(shape, channels, expected):
+    size = 2 * shape[2], 2 * shape[3]
+    axes = [packing.scatter_axis(n, 2, 2, 0, 1) for n in size]
+    assert planner.choose("float32", shape, (1, channels, shape[1], 2, 2), size, *axes) == expected
+
+
 def test_winograd_can_be_forbidden(rng):
     x, weight = (np.asarray(rng.standard_normal(s), np.float32) for s in ((1, 64, 20, 20), (64, 64, 3, 3)))
     exact = naive.conv2d_forward(x.astype(float), weight.astype(float))
