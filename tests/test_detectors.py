@@ -5,6 +5,7 @@ import pytest
 
 import tinyseg
 from tinyseg import models, nn, ops
+from tinyseg.models.fpn import FeaturePyramidNetwork
 from tinyseg.models.roi_heads import box_losses, mask_loss, mask_targets
 
 F32 = np.float32
@@ -52,6 +53,19 @@ def total(losses):
 
 
 @pytest.mark.parametrize("roi_op", ["align", "pool"])
+def test_maps_of_a_pyramid_can_be_watched_and_stay_the_same():
+    fpn = FeaturePyramidNetwork([3, 5], 4)
+    maps = {"0": tinyseg.Tensor(np.ones((1, 3, 6, 9), F32)), "1": tinyseg.Tensor(np.ones((1, 5, 3, 5), F32))}
+    with tinyseg.no_grad():
+        expected = fpn(maps)
+        seen = []
+        fpn.inner_blocks[0].register_forward_hook(lambda *call: seen.append(call[-1].shape))
+        watched = fpn(maps)
+    assert seen == [(1, 4, 6, 9)]
+    for name, value in expected.items():
+        np.testing.assert_allclose(watched[name].numpy(), value.numpy(), rtol=1e-5)
+
+
 @pytest.mark.parametrize("fpn", [True, False])
 def test_every_parameter_gets_a_gradient(fpn, roi_op):
     single = {} if fpn else {"anchor_sizes": [[8, 16, 32, 64, 128]], "returned_layers": [2]}

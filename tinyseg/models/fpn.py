@@ -81,13 +81,21 @@ class FeaturePyramidNetwork(nn.Module):
         names, maps = list(features), list(features.values())
         above, outputs = None, []
         for level in reversed(range(len(maps))):
-            inner = self.inner_blocks[level](maps[level])
-            if above is not None:
-                inner = inner + ops.interpolate(above, size=inner.shape[2:], mode="nearest")
-            above = inner
-            outputs.append(self.layer_blocks[level](inner))
+            above = _joined(self.inner_blocks[level], maps[level], above)
+            outputs.append(self.layer_blocks[level](above))
         outputs.reverse()
         return {**dict(zip(names, outputs, strict=True)), "pool": ops.max_pool2d(outputs[-1], 1, 2)}
+
+
+def _joined(inner_block, x, above):
+    """Return a map brought to the common width, plus the one above, enlarged, where there is one."""
+    if above is None:
+        return inner_block(x)
+    above = ops.interpolate(above, size=x.shape[2:], mode="nearest")
+    if inner_block._hooks:  # somebody wants to see what it gives
+        return inner_block(x) + above
+    (convolution,) = inner_block
+    return fused.conv_norm(convolution, None, x, relu=False, residual=above)
 
 
 class BackboneWithFPN(nn.Module):
