@@ -134,8 +134,8 @@ def _panels(all_vectors, channels, kernels, weights_step):
     itemsize = np.dtype(np.float32).itemsize
     vector_bytes = channels * POINTS * LANES * itemsize
     own = max(_LEAST_OWN_VECTORS, min(_OWN_VECTORS, _OWN_BYTES // vector_bytes))
-    panels = -(-all_vectors // own)
-    slots = min(panels, _SLOTS, _SUMS_BYTES // (POINTS * weights_step * itemsize))
+    panels = 2 * -(-all_vectors // (2 * own))  # an even number: with few, one more would keep a thread waiting
+    slots = min(panels, _SLOTS, _SUMS_BYTES // (POINTS * weights_step * itemsize)) // 2 * 2
     if slots < _LEAST_SLOTS:
         slots = 0
         shared = max(_SHARED_BYTES // vector_bytes, kernels // _KERNELS_PER_VECTOR, 1)
