@@ -27,6 +27,8 @@ SEVERAL_BLOCKS = [
     case("softmax", "blocks", normal(x=(2, 3, 2 * softmax.POSITIONS + 5))),
     case("softmax", "one_position_more", normal(x=(1, 3, softmax.POSITIONS + 1))),
     case("softmax", "many_rows", normal(x=(2000, 3)), axis=-1),
+    case("softmax", "long_rows", normal(x=(37, 91)), axis=-1),
+    case("softmax", "one_long_row", normal(x=(1, 2000)), axis=-1),
     case("concat", "blocks", lambda rng, dtype: {"arrays": [np.asarray(rng.standard_normal(LARGE), dtype)] * 2}),
 ]
 
@@ -58,6 +60,12 @@ def _log1p(y, x):
         y[i] = vector_math.log1p(x[i])
 
 
+@jit
+def _log1p_of_share(y, x):
+    for i in range(x.size):
+        y[i] = vector_math.log1p_of_share(x[i])
+
+
 def _numbers(name, dtype, rng):
     """Return numbers of every size that a function takes, and its special ones."""
     info, n = np.finfo(dtype), 20_000
@@ -82,11 +90,13 @@ def _numbers(name, dtype, rng):
         "log": (rng.uniform(0, 2, n), rng.uniform(0.99, 1.01, n), np.exp(rng.uniform(low, high, n))),
         "log1p": (rng.uniform(-1, 1, n), -np.exp(rng.uniform(low, 0, n)), np.exp(rng.uniform(low, high, n))),
     }
+    if name == "log1p_of_share":
+        return np.concatenate([rng.uniform(0, 1, n), np.exp(rng.uniform(low, 0, n)), [0.0, 1.0, np.nan]]).astype(dtype)
     return np.concatenate([*ranges[name], special]).astype(dtype)
 
 
 @BOTH
-@pytest.mark.parametrize("compiled", [_exp, _log, _log1p], ids=["exp", "log", "log1p"])
+@pytest.mark.parametrize("compiled", [_exp, _log, _log1p, _log1p_of_share], ids=lambda kernel: kernel.__name__[1:])
 def test_within_two_units_in_the_last_place(compiled, dtype, rng):
     name = compiled.__name__[1:]
     x = _numbers(name, dtype, rng)
@@ -95,7 +105,7 @@ def test_within_two_units_in_the_last_place(compiled, dtype, rng):
     # the exact value, in a wider type
     wide = np.float64 if dtype == np.float32 else np.longdouble
     with np.errstate(all="ignore"):
-        exact = getattr(np, name)(x.astype(wide))
+        exact = getattr(vector_math, name)(x.astype(wide))
         expected = exact.astype(dtype)
         finite = np.isfinite(expected)
         unit = np.spacing(np.abs(expected[finite])).astype(wide)

@@ -6,7 +6,7 @@ from case_builders import case, loss_inputs
 from cases import compare, of
 
 import kernels
-from kernels.cpu import cross_entropy
+from kernels.cpu import softmax
 from kernels.cpu.blocks import BLOCK
 
 cpu = kernels.get("cpu")
@@ -16,11 +16,18 @@ LOSSES = ("binary_cross_entropy", "cross_entropy", "smooth_l1", "sigmoid_focal",
 
 def _classes(rng, dtype):
     """Return inputs of a cross entropy of more pixels than a task takes, some of them ignored."""
-    shape = (2, 2 * cross_entropy.PIXELS + 3)
+    shape = (2, 2 * softmax.POSITIONS + 3)
     target = rng.integers(0, 5, shape)
     target[rng.random(shape) < 0.1] = -100
     weight = np.asarray(rng.uniform(0.2, 3, 5), dtype)
     return {"x": np.asarray(rng.standard_normal((2, 5, shape[1])), dtype), "target": target, "weight": weight}
+
+
+def _rows(rng, dtype):
+    """Return inputs of a cross entropy of rows, more than a task takes, some of them ignored."""
+    target = rng.integers(0, 91, 200)
+    target[rng.random(200) < 0.1] = -100
+    return {"x": np.asarray(rng.standard_normal((200, 91)), dtype), "target": target, "weight": None}
 
 
 def _several_blocks():
@@ -36,6 +43,7 @@ def _several_blocks():
         probability = loss_inputs(shape, weight=shape, probability=True)
         yield case("binary_cross_entropy", f"blocks_{how}", probability, scale, reduction=how)
         yield case("cross_entropy", f"blocks_{how}", _classes, scale, label_smoothing=0.1, reduction=how)
+        yield case("cross_entropy", f"rows_{how}", _rows, scale, reduction=how)
         for per_sample in (False, True):
             make = loss_inputs((3, BLOCK + 7))
             yield case("dice", f"blocks_{per_sample}_{how}", make, per_sample=per_sample, reduction=how)

@@ -16,7 +16,8 @@ def probabilities(p, target):
     """Return ``p, target``; every value of both lies in [0, 1] or is NaN."""
     p, target = loss_pair(p, target, "p")
     for name, a in (("p", p), ("target", target)):
-        if a.size and ((a < 0) | (a > 1)).any():
+        # at first without arrays in between, which NaN takes
+        if a.size and not (a.min() >= 0 and a.max() <= 1) and ((a < 0) | (a > 1)).any():
             raise ValueError(f"{name} has values from {np.nanmin(a):g} to {np.nanmax(a):g}; expected 0 to 1")
     return p, target
 
@@ -54,12 +55,13 @@ def cross_entropy(x, target, weight, ignore_index, label_smoothing):
     n, c = x.shape[:2]
     target = index_array("target", target, (n, *x.shape[2:]))
     ignore_index = integer("ignore_index", ignore_index)
-    wrong = ((target < 0) | (target >= c)) & (target != ignore_index)
-    if wrong.any():
-        where = tuple(int(i) for i in np.argwhere(wrong)[0])
-        raise ValueError(
-            f"target has class {target[where]} at index {where}; expected 0 to {c - 1}, or {ignore_index} to be ignored"
-        )
+    if target.size and not (target.min() >= 0 and target.max() < c):
+        wrong = ((target < 0) | (target >= c)) & (target != ignore_index)
+        for where in np.argwhere(wrong)[:1]:
+            at = tuple(int(i) for i in where)
+            raise ValueError(
+                f"target has class {target[at]} at index {at}; expected 0 to {c - 1}, or {ignore_index} to be ignored"
+            )
     if weight is not None:
         weight = same_shape("weight", array("weight", weight, 1, x.dtype), (c,), "one value per class")
     smoothing = number("label_smoothing", label_smoothing, 0, 1)

@@ -8,7 +8,7 @@ from kernels.cpu.memory import empty_like
 from kernels.cpu.reduction import buffers, factors, reduced, upstream
 from kernels.cpu.sigmoid import sigmoid
 from kernels.cpu.tasks import run
-from kernels.cpu.vector_math import exp, log, log1p
+from kernels.cpu.vector_math import exp, log, log1p, log1p_of_share
 from kernels.jit import RELAXED, jit
 
 
@@ -205,7 +205,7 @@ def logit_loss(x, target, pos_weight):
     It is pos_weight * target * log(1 + exp(-x)) + (1 - target) * log(1 + exp(x)), but never a difference of large
     numbers.
     """
-    small = log1p(exp(-abs(x)))
+    small = log1p_of_share(exp(-abs(x)))
     wanted, rest = pos_weight * target, type(x)(1) - target
     return (wanted + rest) * small + abs(x) * (wanted if x < 0 else rest)
 

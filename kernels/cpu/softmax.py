@@ -1,7 +1,8 @@
 """Softmax along one axis, of an array seen as (outer, C, inner).
 
-One task computes a block of inner positions of one outer index; the loops over C stand outside those over positions, so
-that neighbouring positions are computed at once.
+One task computes a block of positions: neighbouring inner ones of one outer index; or, where inner is 1, outer ones,
+which are turned first. The loops over C stand outside those over positions, so that neighbouring positions are computed
+at once.
 """
 
 import math
@@ -9,13 +10,14 @@ import math
 import numpy as np
 
 from kernels import checks
+from kernels.cpu.channels_last import transpose
 from kernels.cpu.memory import empty_like
 from kernels.cpu.tasks import run
 from kernels.cpu.vector_math import exp
 from kernels.jit import jit
 
-#: Inner positions per task: few enough for C of them to stay in the cache.
-POSITIONS = 1024
+#: Positions of a task at most, its numbers (they stay in the cache), and how few positions it has to have even so.
+POSITIONS, _NUMBERS, _FEWEST = 1024, 16384, 16
 
 
 def softmax_forward(x, axis=1):
@@ -42,10 +44,10 @@ def softmax_forward(x, axis=1):
         If ``x`` has no such axis.
     """
     x = checks.array("x", x)
-    classes, inner, tasks = _layout(x.shape, checks.axis(axis, x.ndim))
+    tasks, sizes = layout(x.shape, checks.axis(axis, x.ndim))
     y = empty_like(x)
     if x.size:
-        run(_softmax_forward_task, tasks, (classes, inner), y, x)
+        run(_softmax_forward_task, tasks, sizes, y, x)
     return y
 
 
@@ -74,37 +76,39 @@ def softmax_backward(dy, y, axis=1):
         If the shapes differ or there is no such axis.
     """
     dy, y = checks.gradient_of(dy, y)
-    classes, inner, tasks = _layout(y.shape, checks.axis(axis, y.ndim))
+    tasks, sizes = layout(y.shape, checks.axis(axis, y.ndim))
     dx = empty_like(y)
     if y.size:
-        run(_softmax_backward_task, tasks, (classes, inner), dx, dy, y)
+        run(_softmax_backward_task, tasks, sizes, dx, dy, y)
     return dx
 
 
-def _layout(shape, axis):
-    """Return the number of classes, of inner positions, and of tasks."""
-    outer, inner = math.prod(shape[:axis]), math.prod(shape[axis + 1 :])
-    return shape[axis], inner, outer * -(-inner // POSITIONS)
+def layout(shape, axis):
+    """Return the number of tasks, and what `block_of` makes of theirs: positions, classes, inner and outer ones."""
+    classes, outer, inner = shape[axis], math.prod(shape[:axis]), math.prod(shape[axis + 1 :])
+    positions = min(POSITIONS, max(_FEWEST, _NUMBERS // max(classes, 1) // _FEWEST * _FEWEST))
+    tasks = -(-outer // positions) if inner == 1 else outer * -(-inner // positions)
+    return tasks, (positions, classes, inner, outer)
 
 
 @jit
-def _task_bounds(task, classes, inner):
-    """Return the index of a task's first element, and its number of positions."""
-    tasks_per_outer = -(-inner // POSITIONS)
-    start = task % tasks_per_outer * POSITIONS
-    return task // tasks_per_outer * classes * inner + start, min(POSITIONS, inner - start)
+def block_of(sizes, task):
+    """Return the index of a task's first number, that of its first position, and how many positions it has."""
+    positions, classes, inner, outer = sizes[:4]
+    if inner == 1:
+        first = task * positions
+        return first * classes, first, min(positions, outer - first)
+    tasks_per_outer = (inner + positions - 1) // positions
+    n, start = task // tasks_per_outer, task % tasks_per_outer * positions
+    return n * classes * inner + start, n * inner + start, min(positions, inner - start)
 
 
 @jit
-def _softmax_forward_task(arrays, sizes, task):
-    y, x, classes, inner = arrays.out, arrays.a, sizes[0], sizes[1]
-    first, count = _task_bounds(task, classes, inner)
-    largest, total = np.empty(count, x.dtype), np.zeros(count, x.dtype)
-    largest_and_sum(largest, total, y, x, first, inner, classes)
-    for c in range(classes):
-        line = y[first + c * inner : first + c * inner + count]
-        for p in range(count):
-            line[p] /= total[p]
+def turned(a, first, count, classes):
+    """Return ``count`` rows of classes, which begin at number ``first``, as one line of positions for each class."""
+    lines = np.empty(classes * count, a.dtype)
+    transpose(lines, 0, count, a, first, classes, count, classes)
+    return lines
 
 
 @jit
@@ -140,9 +144,47 @@ def largest_and_sum(largest, total, terms, x, first, inner, classes):
 
 
 @jit
+def _softmax_forward_task(arrays, sizes, task):
+    first, _, count = block_of(sizes, task)
+    classes, inner = sizes[1], sizes[2]
+    if inner == 1:
+        x = turned(arrays.a, first, count, classes)
+        y = np.empty_like(x)
+        _softmax(y, x, 0, count, count, classes)
+        transpose(arrays.out, first, classes, y, 0, count, classes, count)
+    else:
+        _softmax(arrays.out, arrays.a, first, inner, count, classes)
+
+
+@jit
+def _softmax(y, x, first, inner, count, classes):
+    """Compute ``count`` positions; class c begins at number ``first + c * inner``."""
+    largest, total = np.empty(count, x.dtype), np.zeros(count, x.dtype)
+    largest_and_sum(largest, total, y, x, first, inner, classes)
+    for p in range(count):
+        total[p] = x.dtype.type(1) / total[p]
+    for c in range(classes):
+        line = y[first + c * inner : first + c * inner + count]
+        for p in range(count):
+            line[p] *= total[p]
+
+
+@jit
 def _softmax_backward_task(arrays, sizes, task):
-    dx, dy, y, classes, inner = arrays.out, arrays.a, arrays.b, sizes[0], sizes[1]
-    first, count = _task_bounds(task, classes, inner)
+    first, _, count = block_of(sizes, task)
+    classes, inner = sizes[1], sizes[2]
+    if inner == 1:
+        dy, y = turned(arrays.a, first, count, classes), turned(arrays.b, first, count, classes)
+        dx = np.empty_like(y)
+        _softmax_gradient(dx, dy, y, 0, count, count, classes)
+        transpose(arrays.out, first, classes, dx, 0, count, classes, count)
+    else:
+        _softmax_gradient(arrays.out, arrays.a, arrays.b, first, inner, count, classes)
+
+
+@jit
+def _softmax_gradient(dx, dy, y, first, inner, count, classes):
+    """Compute ``count`` positions; class c begins at number ``first + c * inner``."""
     dot = np.zeros(count, y.dtype)
     for c in range(classes):
         line = slice(first + c * inner, first + c * inner + count)

@@ -4,8 +4,8 @@
 as many elements at once as a register holds. Each function keeps the type of its argument, float32 or float64, and is
 within 2 units in the last place of the exact value. NaN gives NaN.
 
-The names ``exp``, ``log`` and ``log1p`` below are what a compiled kernel calls; called from plain Python, as when
-Numba's compiler is switched off, they are NumPy's.
+The names ``exp``, ``log``, ``log1p`` and ``log1p_of_share`` below are what a compiled kernel calls; called from plain
+Python, as when Numba's compiler is switched off, they are NumPy's.
 """
 
 import numpy as np
@@ -15,7 +15,9 @@ from numba.extending import overload
 from kernels.jit import jit
 
 # x = n ln 2 + r with |r| <= ln 2 / 2, so exp(x) = 2**n exp(r). ln 2 is split in two: n times the high part is exact.
-# Adding 1.5 * 2**(bits of the fraction) rounds to a whole number and leaves it in the low bits of the sum.
+# Adding 1.5 * 2**(bits of the fraction) rounds to a whole number and leaves it in the low bits of the sum. 2**n comes
+# in two factors: either alone is a normal number where 2**n is infinite or denormal. Twice the bias of exponents is
+# added to n beforehand, so that each half of it is an exponent as it stands; shifting it into place drops other bits.
 
 
 @jit(fastmath={"contract"})
@@ -23,8 +25,8 @@ def _exp_float32(x):
     """Return exp(x): Taylor series of degree 7, whose first missing term is below 5e-9."""
     f, i = np.float32, np.int32
     x = f(-110) if x < f(-110) else (f(100) if x > f(100) else x)
-    shifted = x * f(1.4426950408889634) + f(12582912)
-    n = shifted - f(12582912)
+    shifted = x * f(1.4426950408889634) + f(12582912 + 254)
+    n = shifted - f(12582912 + 254)
     r = (x - n * f(0.693359375)) - n * f(-2.12194440e-4)
     p = f(1 / 5040)
     p = p * r + f(1 / 720)
@@ -33,11 +35,9 @@ def _exp_float32(x):
     p = p * r + f(1 / 6)
     p = p * r + f(1 / 2)
     p = p * r * r + r + f(1)
-    # 2**n in two factors: either alone is a normal number where 2**n is infinite or denormal
-    whole = f(shifted).view(i) - i(0x4B400000)
+    whole = f(shifted).view(i)
     half = whole >> i(1)
-    first = i((half + i(127)) << i(23)).view(f)
-    second = i((whole - half + i(127)) << i(23)).view(f)
+    first, second = i(half << i(23)).view(f), i(i(whole - half) << i(23)).view(f)
     return p * first * second
 
 
@@ -46,8 +46,8 @@ def _exp_float64(x):
     """Return exp(x): Taylor series of degree 13, whose first missing term is below 5e-18."""
     f, i = np.float64, np.int64
     x = f(-760) if x < f(-760) else (f(720) if x > f(720) else x)
-    shifted = x * f(1.4426950408889634) + f(6755399441055744)
-    n = shifted - f(6755399441055744)
+    shifted = x * f(1.4426950408889634) + f(6755399441055744 + 2046)
+    n = shifted - f(6755399441055744 + 2046)
     r = (x - n * f(6.93145751953125e-1)) - n * f(1.42860682030941723212e-6)
     p = f(1 / 6227020800)
     p = p * r + f(1 / 479001600)
@@ -62,10 +62,9 @@ def _exp_float64(x):
     p = p * r + f(1 / 6)
     p = p * r + f(1 / 2)
     p = p * r * r + r + f(1)
-    whole = f(shifted).view(i) - i(0x4338000000000000)
+    whole = f(shifted).view(i)
     half = whole >> i(1)
-    first = i((half + i(1023)) << i(52)).view(f)
-    second = i((whole - half + i(1023)) << i(52)).view(f)
+    first, second = i(half << i(52)).view(f), i((whole - half) << i(52)).view(f)
     return p * first * second
 
 
@@ -148,6 +147,50 @@ def _log1p_float64(x):
     return y if (u > f(0)) & (u < f(np.inf)) else _log_float64(u)
 
 
+# log(1 + x) = 2 (s + s**3/3 + s**5/5 + ...) with s = x / (2 + x), which is at most 1/3 here
+
+
+@jit(fastmath={"contract"})
+def _log1p_of_share_float32(x):
+    """Return log(1 + x) for x from 0 to 1: the series up to s**13; what is missing is below 2e-8 of the sum."""
+    f = np.float32
+    s = x / (f(2) + x)
+    z = s * s
+    p = f(2 / 13)
+    p = p * z + f(2 / 11)
+    p = p * z + f(2 / 9)
+    p = p * z + f(2 / 7)
+    p = p * z + f(2 / 5)
+    p = p * z + f(2 / 3)
+    # 2 s = x - s x, which keeps the leading term exact
+    return x - s * (x - z * p)
+
+
+@jit(fastmath={"contract"})
+def _log1p_of_share_float64(x):
+    """Return log(1 + x) for x from 0 to 1: the series up to s**31; what is missing is below 2e-17 of the sum."""
+    f = np.float64
+    s = x / (f(2) + x)
+    z = s * s
+    p = f(2 / 31)
+    p = p * z + f(2 / 29)
+    p = p * z + f(2 / 27)
+    p = p * z + f(2 / 25)
+    p = p * z + f(2 / 23)
+    p = p * z + f(2 / 21)
+    p = p * z + f(2 / 19)
+    p = p * z + f(2 / 17)
+    p = p * z + f(2 / 15)
+    p = p * z + f(2 / 13)
+    p = p * z + f(2 / 11)
+    p = p * z + f(2 / 9)
+    p = p * z + f(2 / 7)
+    p = p * z + f(2 / 5)
+    p = p * z + f(2 / 3)
+    # 2 s = x - s x, which keeps the leading term exact
+    return x - s * (x - z * p)
+
+
 def exp(x):
     """Return e to the power of ``x``."""
     return np.exp(x)
@@ -160,6 +203,11 @@ def log(x):
 
 def log1p(x):
     """Return the natural logarithm of ``1 + x``, accurate for small ``x``."""
+    return np.log1p(x)
+
+
+def log1p_of_share(x):
+    """Return ``log1p(x)`` for ``x`` from 0 to 1 only: a third of the work."""
     return np.log1p(x)
 
 
@@ -176,3 +224,8 @@ def _compiled_log(x):
 @overload(log1p)
 def _compiled_log1p(x):
     return (lambda x: _log1p_float32(x)) if x == types.float32 else (lambda x: _log1p_float64(x))
+
+
+@overload(log1p_of_share)
+def _compiled_log1p_of_share(x):
+    return (lambda x: _log1p_of_share_float32(x)) if x == types.float32 else (lambda x: _log1p_of_share_float64(x))
