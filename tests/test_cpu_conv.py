@@ -190,12 +190,14 @@ def test_large_enough_for_several_blocks_and_slots(guards, rng, dtype):
     run_guarded(guards, CONV, dtype, (2, 70, 9, 8), (130, 70, 3, 3), rng, padding=1, stride=2)
 
 
-@pytest.mark.parametrize("least_slots", [4, 100], ids=["own panels", "shared panels"])
+@pytest.mark.parametrize("panels", ["own", "shared"])
 @pytest.mark.parametrize("guards", ["winograd"], indirect=True)
-def test_winograd_weight_gradients_of_several_panels_of_tiles(guards, monkeypatch, rng, least_slots):
-    monkeypatch.setattr(winograd_gradient, "_LEAST_SLOTS", least_slots)
-    monkeypatch.setattr(winograd_gradient, "_SHARED_BYTES", 1)
+def test_winograd_weight_gradients_of_several_panels_of_tiles(guards, monkeypatch, rng, panels):
+    if panels == "shared":
+        monkeypatch.setattr(winograd_gradient, "_SHARED_BYTES", 1)
     monkeypatch.setattr(winograd_gradient, "_plan", winograd_gradient._plan.__wrapped__)  # it keeps what it planned
+    *_, slots = winograd_gradient._plan((3, 9, 70, 100), (3, 5, 70, 100), (-1, -1), 2)
+    assert (slots > 1) == (panels == "own")
     # the last panel is not full; of one channel only, the next pixels are those of the next panel
     run_guarded(guards, CONV, np.float32, (3, 5, 70, 100), (9, 5, 3, 3), rng, padding=1)
     run_guarded(guards, CONV, np.float32, (2, 1, 83, 99), (1, 1, 3, 3), rng, padding=2)

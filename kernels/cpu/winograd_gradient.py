@@ -8,8 +8,9 @@ same chain backwards ::
 and for each of the 36 elements the sum is a matrix product again: output channels by input channels, over tiles. Its
 terms are vectors of tiles, so ``dot_whole_tile`` computes it.
 
-With few channels, the transformed tiles of a panel fit into a core's second-level cache: the panels are dealt out to
-a fixed number of slots, and a task transforms the panels of one slot, one after the other, and takes all products.
+With few channels, the transformed tiles of a panel fit into a core's second-level cache, or nearly: the panels are
+dealt out to a fixed number of slots, and a task transforms the panels of one slot, one after the other, and takes all
+products.
 With many channels, the tiles are taken a panel at a time by all tasks: first each transforms some channels of input and
 output gradient, then each takes one of the 36 products. Either way, the order of the sums does not depend on the number
 of threads.
@@ -136,7 +137,7 @@ def _panels(all_vectors, channels, kernels, weights_step):
     own = max(_LEAST_OWN_VECTORS, min(_OWN_VECTORS, _OWN_BYTES // vector_bytes))
     panels = 2 * -(-all_vectors // (2 * own))  # an even number: with few, one more would keep a thread waiting
     slots = min(panels, _SLOTS, _SUMS_BYTES // (POINTS * weights_step * itemsize)) // 2 * 2
-    if slots < _LEAST_SLOTS:
+    if slots < _LEAST_SLOTS or own * vector_bytes > _SHARED_BYTES:
         slots = 0
         shared = max(_SHARED_BYTES // vector_bytes, kernels // _KERNELS_PER_VECTOR, 1)
         panels = -(-all_vectors // min(_SHARED_VECTORS, shared))
