@@ -17,6 +17,7 @@ to take on a machine with AVX-512. On another machine all are wrong by about the
 order. The number of threads must not enter: the choice would change the result.
 """
 
+import math
 from functools import lru_cache
 
 import numpy as np
@@ -155,6 +156,7 @@ def estimate_gradient(dtype, dy_shape, x_shape, groups, rows, cols, with_winogra
         if panel_gradient.gradient_pays(dtype, dy_shape, x_shape, rows, cols):
             lane_products = -(-channels // panel_width(dtype)) * PANEL.columns * x_shape[1]
             panels = pictures * height * width * taps * lane_products * _PANEL_PRODUCT
+            panels += (math.prod(dy_shape) + math.prod(x_shape)) / lanes(dtype) * _VECTOR
             estimates["channels"] = min(panels, estimates["pixels"] * 0.99)
     if with_winograd and winograd.possible(dtype, groups, rows, cols):
         vectors = winograd.vectors_of(pictures, (height, width))
