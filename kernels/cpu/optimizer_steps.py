@@ -1,10 +1,11 @@
 """Steps of the optimisers: all parameters of a model in one launch.
 
 The parameters count as one long line of numbers, of which each task takes a part of fixed length, whatever arrays lie
-there: thousands of small arrays cost hardly more than a large one. Tasks find the arrays by their addresses. A part is
-short enough for the cache: the loops over it that follow each other read memory once.
+there: thousands of small arrays cost hardly more than a large one. Tasks find the arrays by their addresses, and
+read and write each number once.
 """
 
+import ctypes
 import math
 
 import numpy as np
@@ -14,6 +15,8 @@ from numba.extending import intrinsic
 from kernels import checks
 from kernels.cpu.tasks import run
 from kernels.jit import RELAXED, jit
+
+_NO_BYTES = ctypes.c_char * 0
 
 #: How many numbers a task takes.
 _PART = 4096
@@ -199,11 +202,19 @@ def _run(task, lists, table, options=()):
     np.cumsum([a.size for a in first], out=offsets[1:])
     total = int(offsets[-1])
     if total:
-        addresses = [a.__array_interface__["data"][0] for arrays in lists for a in arrays]
+        addresses = [_address(a) for arrays in lists for a in arrays]
         places = np.concatenate([offsets, np.array(addresses, np.int64)])
         # the largest array says the type, and whether there is enough to do for several threads
         example = max(first, key=lambda a: a.size)
         run(task, -(-total // _PART), (len(first), *map(int, options)), example, places=places, table=table)
+
+
+def _address(a):
+    """Return where an array begins; as NumPy says it, in a fifth of the time if the array can be written to."""
+    try:
+        return ctypes.addressof(_NO_BYTES.from_buffer(a))
+    except TypeError:
+        return a.ctypes.data
 
 
 # ---- what a task works on --------------------------------------------------------------------------------------------
@@ -298,42 +309,33 @@ def _adam_task(arrays, sizes, number):
         values, gradient = _array(arrays, count, 0, piece), _array(arrays, count, 1, piece)
         mean, square = _array(arrays, count, 2, piece), _array(arrays, count, 3, piece)
         constants = arrays.table[piece[0]]
-        _move_means(mean, square, values, gradient, constants, maximize)
         if has_largest:
             largest = _array(arrays, count, 4, piece)
-            _keep_largest(largest, square)
-            square = largest
-        _adam_move(values, mean, square, constants)
+            _adam_move(values, gradient, mean, square, largest, constants, maximize)
+        else:
+            _adam_move(values, gradient, mean, square, square[:0], constants, maximize)
         begin += piece[2]
 
 
 @jit
-def _move_means(mean, square, values, gradient, constants, maximize):
+def _adam_move(values, gradient, mean, square, largest, constants, maximize):
+    """Move both means and then the values, in one loop: each number is read and written once."""
     kind = values.dtype.type
-    decay, beta2 = kind(constants[_L2]), kind(constants[_BETA2])
+    decay, beta2, sign = kind(constants[_L2]), kind(constants[_BETA2]), kind(-1 if maximize else 1)
     share1, share2 = kind(1 - constants[_BETA1]), kind(1 - constants[_BETA2])
-    for i in range(values.size):
-        g = -gradient[i] if maximize else gradient[i]
-        g = g + decay * values[i] if decay != 0 else g
-        mean[i] += share1 * (g - mean[i])
-        square[i] = square[i] * beta2 + share2 * g * g
-
-
-@jit
-def _keep_largest(largest, square):
-    for i in range(square.size):
-        # NaN stays, and comes in
-        larger = square[i] > largest[i] or math.isnan(square[i])
-        largest[i] = square[i] if larger else largest[i]
-
-
-@jit
-def _adam_move(values, mean, square, constants):
-    kind = values.dtype.type
     rate, shrink = kind(constants[_RATE]), kind(constants[_SHRINK])
-    root, eps = kind(constants[_ROOT]), kind(constants[_EPS])
+    part, eps = kind(1 / constants[_ROOT]), kind(constants[_EPS])
     for i in range(values.size):
-        values[i] = values[i] * shrink - rate * (mean[i] / (np.sqrt(square[i]) / root + eps))
+        g = sign * gradient[i]
+        g = g + decay * values[i] if decay != 0 else g
+        m = mean[i] + share1 * (g - mean[i])
+        s = square[i] * beta2 + share2 * g * g
+        mean[i], square[i] = m, s
+        if largest.size:
+            # NaN stays, and comes in
+            s = s if s > largest[i] or math.isnan(s) else largest[i]
+            largest[i] = s
+        values[i] = values[i] * shrink - rate * (m / (np.sqrt(s) * part + eps))
 
 
 @jit
