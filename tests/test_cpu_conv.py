@@ -239,8 +239,9 @@ def test_nothing_beyond_the_arrays_where_kernels_lie_side_by_side(guards, rng, d
     run_guarded(guards, CONV, dtype, (1, 3, 7, 11), (channels, 3, 2, 3), rng, stride=3)
     # several blocks of pixels
     run_guarded(guards, TRANSPOSED, dtype, (1, 70, 30, 45), (70, channels, 2, 2), rng, stride=2)
-    # part of the terms at a time
-    run_guarded(guards, TRANSPOSED, dtype, (1, 600, 3, 7), (600, channels, 2, 2), rng, stride=2)
+    # packed, part of the terms at a time
+    for width in (7, 2 * lanes, 3 * lanes + 5):
+        run_guarded(guards, TRANSPOSED, dtype, (1, 600, 2, width), (600, channels, 2, 2), rng, stride=2)
 
 
 @BOTH

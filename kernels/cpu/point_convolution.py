@@ -41,7 +41,7 @@ _BLOCK_VECTORS = 384
 #: block has enough vectors for each of them to be read seldom.
 _TERMS = 512
 #: Tiles of output channels, and input channels, up to which pixels are read where they are.
-_DIRECT_TILES, _DIRECT_CHANNELS = 2, 64
+_DIRECT_TILES, _DIRECT_CHANNELS = 2, 512
 #: Terms whose weights a task packs: what it reads at once stays in the nearest cache, whatever the distances.
 _PACKED_TERMS = 8
 #: What it costs to pack one vector, in multiplications of a vector.
@@ -336,30 +336,34 @@ def _multiply_block(arrays, residual, source, tables, taps, sizes, picture, tile
     """Multiply some terms of the sums of a block, and add them to a residual."""
     (first_tile, last_tile), (first, last), (start, terms, add, relu) = tiles, vectors, chunk
     out_size = sizes.pixels * (4 if sizes.spread else 1)
-    for tile in range(first_tile, last_tile):
+    tiles, panels = last_tile - first_tile, (last - first + sizes.panel_vectors - 1) // sizes.panel_vectors
+    for i in range(tiles * panels):
+        tile, panel = first_tile + i // panels, i % panels
+        if sizes.direct:  # all tiles meet a panel while it is in the cache
+            tile, panel = first_tile + i % tiles, i // tiles
+        vector = first + panel * sizes.panel_vectors
         channel, row = tile * sizes.tile_channels, tile * sizes.tile_rows
         out_start = (picture * sizes.channels + channel) * out_size
         place = out_start, out_size, sizes.channels - channel
         weights = arrays.weights, row * sizes.depth + start * sizes.tile_rows
         bias = arrays.bias, row if start == 0 else sizes.tiles * sizes.tile_rows
-        for vector in range(first, last, sizes.panel_vectors):
-            # fmt: off
-            if sizes.spread:
-                multiply_pairs(
-                    arrays.out, *place, sizes.width, tables.out_offsets, tables.counts, source, tables.in_offsets,
-                    vector, last - vector, taps, terms, *weights, *bias, add, relu,
-                )
-            elif sizes.narrow:
-                multiply_narrow(
-                    arrays.out, *place, tables.out_offsets, tables.counts, source, tables.in_offsets, vector,
-                    last - vector, taps, 0, terms, *weights, *bias, residual, add, relu,
-                )
-            else:
-                multiply_wide(
-                    arrays.out, *place, tables.out_offsets, tables.counts, source, tables.in_offsets, vector,
-                    last - vector, taps, 0, terms, *weights, *bias, residual, add, relu,
-                )
-            # fmt: on
+        # fmt: off
+        if sizes.spread:
+            multiply_pairs(
+                arrays.out, *place, sizes.width, tables.out_offsets, tables.counts, source, tables.in_offsets,
+                vector, last - vector, taps, terms, *weights, *bias, add, relu,
+            )
+        elif sizes.narrow:
+            multiply_narrow(
+                arrays.out, *place, tables.out_offsets, tables.counts, source, tables.in_offsets, vector,
+                last - vector, taps, 0, terms, *weights, *bias, residual, add, relu,
+            )
+        else:
+            multiply_wide(
+                arrays.out, *place, tables.out_offsets, tables.counts, source, tables.in_offsets, vector,
+                last - vector, taps, 0, terms, *weights, *bias, residual, add, relu,
+            )
+        # fmt: on
 
 
 @jit
