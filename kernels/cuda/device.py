@@ -9,7 +9,9 @@ its work in strides of the whole grid and gives the same numbers with any number
 """
 
 import functools
+import operator
 import os
+import warnings
 from typing import NamedTuple
 
 import numpy as np
@@ -21,7 +23,10 @@ SIMULATED = bool(config.ENABLE_CUDASIM)
 THREADS, BLOCKS_PER_PROCESSOR = 256, 32
 
 _SIMULATED_GRID = 2, 4  # blocks, and threads of each
+_SIMULATED_ROWS = (1, 2), (2, 2)
+_MOST_BLOCKS_DOWN = 65_535  # CUDA's limit for all axes of a grid but the first
 _FLOATS = {np.dtype(np.float32): types.float32, np.dtype(np.float64): types.float64}
+_NO_FLOATS = np.dtype(np.float32)
 
 
 def is_available():
@@ -86,23 +91,34 @@ class Kernel:
         Takes a floating type and returns the types of the arguments.
     name : str
         File and function: ``"relu.relu_kernel"``.
+    threads : int
+        Threads of a block that it is started with on a GPU, at most.
     """
 
-    def __init__(self, source, signature, name):
-        self.source, self.signature, self.name = source, signature, name
+    def __init__(self, source, signature, name, threads=THREADS):
+        self.source, self.signature, self.name, self.threads = source, signature, name, threads
         self._compiled: dict = {}
         KERNELS.append(self)
 
     def __repr__(self):
         return f"Kernel({self.name})"
 
-    def run(self, grid, block, *arguments):
-        """Start ``grid`` blocks of ``block`` threads each: numbers or tuples of up to three."""
-        dtype = next(dtype for a in arguments if (dtype := getattr(a, "dtype", None)) in _FLOATS)
+    def run(self, grid, block, *arguments, dtype=None):
+        """Start ``grid`` blocks of ``block`` threads each: numbers or tuples of up to three.
+
+        The floating type is that of the first argument that has one, or ``dtype``.
+        """
+        if dtype is None:
+            dtype = next(dtype for a in arguments if (dtype := getattr(a, "dtype", None)) in _FLOATS)
         if dtype not in self._compiled:
             require()
             self._compiled[dtype] = cuda.jit(self.source(_FLOATS[dtype]))
-        self._compiled[dtype][grid, block](*arguments)
+        if not SIMULATED:
+            self._compiled[dtype][grid, block](*arguments)
+            return
+        with warnings.catch_warnings():  # a GPU computes NaN and inf in silence
+            warnings.simplefilter("ignore", RuntimeWarning)
+            self._compiled[dtype][grid, block](*arguments)
 
     def over(self, count, *arguments):
         """Start as many threads as are good for ``count`` elements, none for 0.
@@ -110,10 +126,18 @@ class Kernel:
         The kernel goes through the elements in strides: ``for i in range(cuda.grid(1), count, cuda.gridsize(1))``.
         """
         if count:
-            self.run(*grid_for(count), *arguments)
+            self.run(*grid_for(count, self.threads), *arguments)
+
+    def over_rows(self, rows, columns, *arguments):
+        """Start as many threads as are good for the elements of ``rows`` rows, none for 0: neighbours along a row.
+
+        The kernel goes through both in strides: ``column, row = cuda.grid(2)``, steps ``cuda.gridsize(2)``.
+        """
+        if rows * columns:
+            self.run(*grid_for_rows(rows, columns, self.threads), *arguments)
 
 
-def kernel(signature):
+def kernel(signature, threads=THREADS):
     """Make a kernel of a function that reads the same for both floating types.
 
     Parameters
@@ -121,6 +145,8 @@ def kernel(signature):
     signature : callable
         Takes a floating type T of Numba's and returns the types of the arguments:
         ``lambda T: (T[::1], T[::1], int64)``.
+    threads : int
+        Threads of a block on a GPU, at most.
 
     Returns
     -------
@@ -129,19 +155,19 @@ def kernel(signature):
     """
 
     def decorate(function):
-        return Kernel(lambda T: function, signature, _name(function))
+        return Kernel(lambda T: function, signature, _name(function), threads)
 
     return decorate
 
 
-def typed_kernel(signature):
+def typed_kernel(signature, threads=THREADS):
     """Make a kernel of a function that takes a floating type T and returns the function for it.
 
     For kernels with arrays in shared or local memory, whose type must be known: ``cuda.shared.array(64, T)``.
 
     Parameters
     ----------
-    signature : callable
+    signature, threads
         As for `kernel`.
 
     Returns
@@ -151,7 +177,7 @@ def typed_kernel(signature):
     """
 
     def decorate(make):
-        return Kernel(functools.cache(make), signature, _name(make))
+        return Kernel(functools.cache(make), signature, _name(make), threads)
 
     return decorate
 
@@ -175,6 +201,29 @@ def grid_for(count, threads=THREADS):
     if SIMULATED:
         return _SIMULATED_GRID
     return min(-(-count // threads), BLOCKS_PER_PROCESSOR * properties().processors), threads
+
+
+def grid_for_rows(rows, columns, threads=THREADS):
+    """Return blocks and threads for rows of elements; narrow rows share a block."""
+    if SIMULATED:
+        return _SIMULATED_ROWS
+    across = min(threads, 1 << (columns - 1).bit_length())
+    down = threads // across
+    most = BLOCKS_PER_PROCESSOR * properties().processors
+    blocks_across = min(-(-columns // across), most)
+    blocks_down = min(-(-rows // down), max(1, most // blocks_across), _MOST_BLOCKS_DOWN)
+    return (blocks_across, blocks_down), (across, down)
+
+
+def rounded_product(T):
+    """Return the function that multiplies two numbers of type T and rounds the product, whatever follows.
+
+    A product and a sum behind it are otherwise one operation on a GPU, which rounds once: better, but where a position
+    is computed, whether a pixel takes part may hang on that last digit.
+    """
+    if SIMULATED:
+        return operator.mul
+    return {types.float32: cuda.libdevice.fmul_rn, types.float64: cuda.libdevice.dmul_rn}[T]
 
 
 class Properties(NamedTuple):
