@@ -46,6 +46,14 @@ def test_every_remainder_of_the_vector_width_inside_guard_bands(window, width, d
 
 
 @BOTH
+@pytest.mark.parametrize("window", [((2, 2), 2, 1, 1), ((2, 2), 2, 1, (2, 1)), ((2, 2), (3, 2), 0, (3, 1))], ids=str)
+def test_windows_of_two_by_two_at_borders_and_with_rows_apart(window, dtype, rng):
+    x = np.asarray(rng.integers(-3, 4, (2, 3, 11, 41)), dtype)
+    for actual, expected in zip(*(module.max_pool2d_forward(x, *window) for module in (cpu, naive)), strict=True):
+        np.testing.assert_array_equal(actual, expected)
+
+
+@BOTH
 @pytest.mark.parametrize("window", WINDOWS, ids=str)
 def test_maxima_alone_are_those_with_their_places(window, dtype, rng):
     x = np.asarray(rng.standard_normal((2, 3, 20, 37)), dtype)

@@ -13,7 +13,7 @@ from kernels import checks
 from kernels.cpu.memory import empty
 from kernels.cpu.tasks import run
 from kernels.cpu.tiling import lanes
-from kernels.cpu.vector_pooling import pool_apart_1, pool_apart_2
+from kernels.cpu.vector_pooling import pool_apart_1, pool_apart_2, pool_pairs
 from kernels.jit import jit
 
 
@@ -123,6 +123,7 @@ def _pool_plane(arrays, sizes, plane):
     y, indices, x, taps, start = arrays.out, arrays.indices, arrays.a, arrays.places, plane * h * w
     first = min(ow, -(-pw // sw))
     last = max(first, min(ow, (w + pw - (kw - 1) * dw - 1) // sw + 1)) if sw < 3 else first
+    pairs = kh == 2 and kw == 2 and sw == 2 and dw == 1
     for row in range(oh):
         top, to = row * sh - ph, (plane * oh + row) * ow
         above = 0 if top >= 0 else -(top // dh)  # rows of taps above the picture
@@ -130,7 +131,9 @@ def _pool_plane(arrays, sizes, plane):
         tap, tap_count = above * kw, inside * kw
         for column in range(first, last, step):
             place, count = top * w + column * sw - pw, min(step, last - column)
-            if sw == 1:
+            if pairs and tap_count == 4:
+                pool_pairs(y, indices, to + column, x, start, place, dh * w, count, indices.size)
+            elif sw == 1:
                 pool_apart_1(y, indices, to + column, x, start, place, taps, tap, tap_count, count, indices.size)
             else:
                 pool_apart_2(y, indices, to + column, x, start, place, taps, tap, tap_count, count, indices.size)

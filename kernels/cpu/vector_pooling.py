@@ -11,6 +11,8 @@ from numba.extending import intrinsic
 from kernels.cpu.vector_writer import signature_of, write_with
 
 _INT32, _INT64 = ir.IntType(32), ir.IntType(64)
+#: Rows of the picture by which two are fetched ahead.
+_AHEAD = 3
 
 
 def _pool(stride):
@@ -32,6 +34,16 @@ def _pool(stride):
 
 
 pool_apart_1, pool_apart_2 = _pool(1), _pool(2)
+
+
+@intrinsic
+def pool_pairs(typing_context, y, indices, y_start, x, start, place, below, count, keep):
+    """As ``pool_apart_2``, for windows of two by two neighbours, the second row of which is ``below`` pixels on.
+
+    Each pixel is loaded once, and what follows is fetched ahead.
+    """
+    signature = signature_of(y, indices, y_start, x, start, place, below, count, keep)
+    return signature, write_with(_write_pool_pairs)
 
 
 def _write_pool(w, stride, y, indices, y_start, x, start, place, taps, tap_start, tap_count, count, keep):
@@ -60,27 +72,77 @@ def _write_pool(w, stride, y, indices, y_start, x, start, place, taps, tap_start
 
         first = w.builder.bitcast(w.splat(narrow(w.get(taps, 0))), w.vector)
         value, at = w.loop(tap_count, [w.constant(float("-inf")), first], step)
-        wide = w.builder.bitcast(at, numbers)
-        if w.itemsize == 4:
-            wide = w.builder.sext(wide, ir.VectorType(_INT64, w.lanes))
-        lanes = ir.Constant(ir.VectorType(_INT64, w.lanes), [stride * lane for lane in range(w.lanes)])
-        return value, w.builder.add(wide, w.builder.add(lanes, w.splat(place)))
+        return value, lambda: _in_plane(w, w.builder.bitcast(at, numbers), stride, place)
 
     with w.builder.if_else(w.builder.icmp_signed("==", count, w.int(w.lanes))) as (whole, cut):
         with whole:
-            value, at = maxima(lambda pointer: _load(w, pointer, stride))
-            w.store(value, y)
-            with w.builder.if_then(keep):
-                w.builder.store(at, w.builder.bitcast(indices, at.type.as_pointer())).align = 8
+            _put(w, y, indices, keep, *maxima(lambda pointer: _load(w, pointer, stride)))
         with cut:
-            value, at = maxima(lambda pointer: _load(w, pointer, stride, count))
-            mask = w.first_lanes(count)
-            w.store_masked(value, y, mask)
-            to = at.type.as_pointer()
+            found = maxima(lambda pointer: _load(w, pointer, stride, count))
+            _put(w, y, indices, keep, *found, w.first_lanes(count))
+
+
+def _write_pool_pairs(w, y, indices, y_start, x, start, place, below, count, keep):
+    source = w.at(x, w.builder.add(start, place))
+    y, indices = w.at(y, y_start), w.at(indices, y_start)
+    keep = w.builder.icmp_signed("!=", keep, w.int(0))
+    whole_number = ir.IntType(8 * w.itemsize)
+    # rows are too short for the processor to foresee which comes next
+    for row in range(_AHEAD, _AHEAD + 2):
+        for half in range(2):
+            pixel = w.builder.add(w.builder.mul(below, w.int(row)), w.int(half * w.lanes))
+            w.prefetch(w.at(source, pixel))
+
+    def maxima(load):
+        pairs = [load(source), load(w.at(source, below))]
+        value, *others = [w.every_other(*pair, side) for pair in pairs for side in range(2)]
+        wins = []
+        for here in others:
+            larger, nan = w.builder.fcmp_ordered(">", here, value), w.builder.fcmp_unordered("uno", here, here)
+            wins.append(w.builder.or_(larger, nan))
+            value = w.builder.select(wins[-1], here, value)
+
+        def places():
+            at = ir.Constant(ir.VectorType(whole_number, w.lanes), [0] * w.lanes)
+            for win, tap in zip(wins, (w.int(1), below, w.builder.add(below, w.int(1))), strict=True):
+                tap = w.builder.trunc(tap, whole_number) if w.itemsize == 4 else tap
+                at = w.builder.select(win, w.splat(tap), at)
+            return _in_plane(w, at, 2, place)
+
+        return value, places
+
+    with w.builder.if_else(w.builder.icmp_signed("==", count, w.int(w.lanes))) as (whole, cut):
+        with whole:
+            _put(w, y, indices, keep, *maxima(lambda row: (w.load(row, 0), w.load(row, w.lanes))))
+        with cut:
+            pixels = w.builder.mul(count, w.int(2))
+            masks = w.first_lanes(pixels), w.first_lanes(w.builder.sub(pixels, w.int(w.lanes)))
+            found = maxima(lambda row: [w.load_masked(w.at(row, i * w.lanes), mask) for i, mask in enumerate(masks)])
+            _put(w, y, indices, keep, *found, w.first_lanes(count))
+
+
+def _in_plane(w, taps, stride, place):
+    """Return the places in the plane of a tap of each window, which begin ``stride`` apart from ``place`` on."""
+    wide = ir.VectorType(_INT64, w.lanes)
+    lanes = ir.Constant(wide, [stride * lane for lane in range(w.lanes)])
+    return w.builder.add(w.builder.sext(taps, wide) if w.itemsize == 4 else taps, w.builder.add(lanes, w.splat(place)))
+
+
+def _put(w, y, indices, keep, value, places, mask=None):
+    """Store maxima and, if ``keep``, where they stand: all, or those that ``mask`` chooses."""
+    if mask is None:
+        w.store(value, y)
+    else:
+        w.store_masked(value, y, mask)
+    with w.builder.if_then(keep):
+        at = places()
+        to = at.type.as_pointer()
+        if mask is None:
+            w.builder.store(at, w.builder.bitcast(indices, to)).align = 8
+        else:
             signature = ir.FunctionType(ir.VoidType(), [at.type, to, _INT32, mask.type])
             store = get_or_insert_function(w.builder.module, signature, f"llvm.masked.store.v{w.lanes}i64.p0")
-            with w.builder.if_then(keep):
-                w.builder.call(store, [at, w.builder.bitcast(indices, to), ir.Constant(_INT32, 8), mask])
+            w.builder.call(store, [at, w.builder.bitcast(indices, to), ir.Constant(_INT32, 8), mask])
 
 
 def _load(w, pointer, stride, count=None):
