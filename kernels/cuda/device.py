@@ -106,10 +106,10 @@ class Kernel:
     def run(self, grid, block, *arguments, dtype=None):
         """Start ``grid`` blocks of ``block`` threads each: numbers or tuples of up to three.
 
-        The floating type is that of the first argument that has one, or ``dtype``.
+        The floating type is that of the first argument that has one, or ``dtype``; where nobody has one, float32.
         """
         if dtype is None:
-            dtype = next(dtype for a in arguments if (dtype := getattr(a, "dtype", None)) in _FLOATS)
+            dtype = next((dtype for a in arguments if (dtype := getattr(a, "dtype", None)) in _FLOATS), _NO_FLOATS)
         if dtype not in self._compiled:
             require()
             self._compiled[dtype] = cuda.jit(self.source(_FLOATS[dtype]))
