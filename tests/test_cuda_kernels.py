@@ -7,7 +7,11 @@ from cases import CASES, compare
 pytestmark = pytest.mark.cuda
 
 #: Operators whose kernels exist.
-OPERATORS = ("relu",)
+OPERATORS = (
+    "batch_norm",
+    "max_pool2d",
+    "relu",
+)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

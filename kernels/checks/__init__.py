@@ -39,6 +39,7 @@ from kernels.checks.layers import (
     like_x,
     max_pool2d,
     max_pool2d_gradient,
+    pooled_indices,
     upsample2d,
     upsample2d_gradient,
 )
@@ -86,6 +87,7 @@ __all__ = [
     "number",
     "pair",
     "paste_masks",
+    "pooled_indices",
     "probabilities",
     "reduction",
     "roi_align",

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kernels.checks.arguments import array, has_pixels, index_array, number, pair, same_shape, shape
+from kernels.checks.arguments import array, has_pixels, index_array, is_on_device, number, pair, same_shape, shape
 
 
 def _per_channel(name, a, x):
@@ -17,7 +17,7 @@ def _running(name, a, x, written):
     if a is None:
         return None
     checked = _per_channel(name, a, x)
-    if written and not (a.flags.writeable and a.flags.c_contiguous and a.dtype.isnative):
+    if written and not is_on_device(a) and not (a.flags.writeable and a.flags.c_contiguous and a.dtype.isnative):
         raise ValueError(
             f"{name} is read-only, not contiguous or of foreign byte order; in training it is updated in place"
         )
@@ -135,9 +135,16 @@ def max_pool2d_gradient(dy, indices, input_shape):
         raise ValueError(f"input_shape is {input_shape}; expected {dy.shape[:2]} for N and C, as dy has")
     plane = input_shape[2] * input_shape[3]
     # as unsigned numbers the negative ones are huge: one pass over the indices finds both kinds
-    if indices.size and indices.view(np.uint64).max() >= plane:
-        raise ValueError(f"indices has values from {indices.min()} to {indices.max()}; expected 0 to {plane - 1}")
+    if indices.size and not is_on_device(indices) and indices.view(np.uint64).max() >= plane:
+        pooled_indices(indices.min(), indices.max(), input_shape)
     return dy, indices, input_shape
+
+
+def pooled_indices(low, high, input_shape):
+    """Check that indices from ``low`` to ``high`` lie inside a plane of the input: where they are on a device."""
+    plane = input_shape[2] * input_shape[3]
+    if low < 0 or high >= plane:
+        raise ValueError(f"indices has values from {low} to {high}; expected 0 to {plane - 1}")
 
 
 class ResizeGeometry(NamedTuple):
