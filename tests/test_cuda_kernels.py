@@ -10,6 +10,7 @@ pytestmark = pytest.mark.cuda
 OPERATORS = (
     "batch_norm",
     "max_pool2d",
+    "upsample2d",
     "relu",
 )
 
