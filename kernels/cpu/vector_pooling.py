@@ -76,10 +76,10 @@ def _write_pool(w, stride, y, indices, y_start, x, start, place, taps, tap_start
 
     with w.builder.if_else(w.builder.icmp_signed("==", count, w.int(w.lanes))) as (whole, cut):
         with whole:
-            _put(w, y, indices, keep, *maxima(lambda pointer: _load(w, pointer, stride)))
+            _put(w, y, indices, keep, maxima(lambda pointer: _load(w, pointer, stride)))
         with cut:
             found = maxima(lambda pointer: _load(w, pointer, stride, count))
-            _put(w, y, indices, keep, *found, w.first_lanes(count))
+            _put(w, y, indices, keep, found, w.first_lanes(count))
 
 
 def _write_pool_pairs(w, y, indices, y_start, x, start, place, below, count, keep):
@@ -113,12 +113,12 @@ def _write_pool_pairs(w, y, indices, y_start, x, start, place, below, count, kee
 
     with w.builder.if_else(w.builder.icmp_signed("==", count, w.int(w.lanes))) as (whole, cut):
         with whole:
-            _put(w, y, indices, keep, *maxima(lambda row: (w.load(row, 0), w.load(row, w.lanes))))
+            _put(w, y, indices, keep, maxima(lambda row: (w.load(row, 0), w.load(row, w.lanes))))
         with cut:
             pixels = w.builder.mul(count, w.int(2))
             masks = w.first_lanes(pixels), w.first_lanes(w.builder.sub(pixels, w.int(w.lanes)))
             found = maxima(lambda row: [w.load_masked(w.at(row, i * w.lanes), mask) for i, mask in enumerate(masks)])
-            _put(w, y, indices, keep, *found, w.first_lanes(count))
+            _put(w, y, indices, keep, found, w.first_lanes(count))
 
 
 def _in_plane(w, taps, stride, place):
@@ -128,8 +128,9 @@ def _in_plane(w, taps, stride, place):
     return w.builder.add(w.builder.sext(taps, wide) if w.itemsize == 4 else taps, w.builder.add(lanes, w.splat(place)))
 
 
-def _put(w, y, indices, keep, value, places, mask=None):
+def _put(w, y, indices, keep, found, mask=None):
     """Store maxima and, if ``keep``, where they stand: all, or those that ``mask`` chooses."""
+    value, places = found
     if mask is None:
         w.store(value, y)
     else:
