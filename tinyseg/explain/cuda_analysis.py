@@ -1,0 +1,218 @@
+"""What a log of accesses tells: pieces of memory for each warp, conflicts of banks, races, and what lies outside."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from tinyseg.explain.cuda_arrays import ATOMIC, KINDS
+from tinyseg.explain.cuda_races import Races
+from tinyseg.explain.cuda_rows import CudaTraceProblem, CudaTraceRow, grouped, source_line
+from tinyseg.explain.cuda_threads import WARP, first_axes
+
+SECTOR, LINE, BANKS, WORD = 32, 128, 32, 4  # bytes, bytes, banks, bytes of a bank
+
+
+class Findings(NamedTuple):
+    """All that a trace found. The arrays have one number for each access, in the order in which they ran."""
+
+    rows: list
+    problems: list
+    sites: list
+    site: np.ndarray
+    thread: np.ndarray  # of the grid
+    byte: np.ndarray
+    order: np.ndarray
+    turn: np.ndarray  # how often the thread came to the site before
+
+
+def analyse(log, block_threads, grid, block, barriers):
+    """Return what a log of accesses tells.
+
+    Parameters
+    ----------
+    log : Log
+        The accesses.
+    block_threads : int
+        Threads of a block.
+    grid, block : (int, int, int)
+        Blocks of the grid, threads of a block.
+    barriers : dict
+        What was wrong at barriers: texts by kind and place.
+
+    Returns
+    -------
+    Findings
+    """
+    site, thread, byte, order, written = log.table().T
+    turn = _turns(site, thread)
+    rows = _rows(log.sites, site, thread, byte, turn, block_threads)
+    problems = [
+        CudaTraceProblem(kind, line, source_line(file, line), file, "", 1, text)
+        for (kind, (file, line, _)), text in barriers.items()
+    ]
+    problems += _outside(log.outside) + _unset(log.unset)
+    races = Races(log.sites, site, thread, byte, order, written, block_threads, grid, block)
+    problems += races.within_blocks() + races.between_blocks()
+    problems += [problem for row in rows if (problem := _slow(row)) is not None]
+    sites = list(log.sites)
+    return Findings([row for row, _ in rows], problems, sites, site, thread, byte, order, turn)
+
+
+# ---- pieces of memory ------------------------------------------------------------------------------------------------
+
+
+def _numbered(order, starts):
+    """Return the number of its group for each element."""
+    group = np.zeros(len(order), np.int64)
+    group[order] = np.repeat(np.arange(len(starts)), np.diff(starts, append=len(order)))
+    return group
+
+
+def _turns(site, thread):
+    """Return how often the thread of each access came to its site before."""
+    order, starts = grouped(site, thread)  # keeps equal ones in order
+    turn = np.zeros(len(site), np.int64)
+    turn[order] = np.arange(len(site)) - np.repeat(starts, np.diff(starts, append=len(site)))
+    return turn
+
+
+def _distinct(group, *keys):
+    """Return for each group how many different keys it has."""
+    order, starts = grouped(group, *keys)
+    return np.bincount(group[order[starts]], minlength=group.max(initial=-1) + 1)
+
+
+def _warp_lane(thread, block_threads):
+    """Return the warp of the grid and the lane of threads."""
+    block, place = np.divmod(thread, block_threads)
+    warp, lane = np.divmod(place, WARP)
+    return block * -(-block_threads // WARP) + warp, lane
+
+
+def _rows(sites, site, thread, byte, turn, block_threads):
+    """Return a row and how many pieces too many it has, for each line, array and kind of access."""
+    warp, lane = _warp_lane(thread, block_threads)
+    places: dict = {}
+    for number, one in enumerate(sites):
+        places.setdefault((one.file, one.line, one.name, one.kind, one.memory.space), []).append(number)
+    by_site = np.argsort(site, kind="stable")
+    first = np.searchsorted(site[by_site], np.arange(len(sites) + 1))
+    rows = []
+    for (file, line, name, kind, space), numbers in places.items():
+        if space not in ("global", "shared"):
+            continue
+        counts = []
+        for number in numbers:
+            own = by_site[first[number] : first[number + 1]]
+            if len(own):  # none where all were outside
+                instruction = _numbered(*grouped(warp[own], turn[own]))
+                size = sites[number].memory.itemsize
+                if space == "global":
+                    counts.append(_global(instruction, byte[own], size))
+                else:
+                    counts.append(_shared(instruction, byte[own], lane[own], size, kind == ATOMIC))
+        if not counts:
+            continue
+        pieces, least, lines, accesses = map(np.concatenate, zip(*counts, strict=True))
+        row = CudaTraceRow(
+            line, source_line(file, line), file, name, space, KINDS[kind], int(accesses.sum()), len(pieces),
+            int(pieces.sum()), int(least.sum()), int(pieces.max()), int(lines.sum()),
+        )  # fmt: skip
+        rows.append((row, int(np.maximum(pieces - least - (space == "global"), 0).sum())))
+    rows.sort(key=lambda row: (row[0].file, row[0].line, row[0].array, KINDS.index(row[0].kind)))
+    return rows
+
+
+def _global(instruction, byte, size):
+    """Return sectors, least sectors, lines and accesses of each instruction."""
+    twice, ends = np.tile(instruction, 2), np.concatenate([byte, byte + size - 1])
+    elements = _distinct(instruction, byte)
+    sectors, lines = (_distinct(twice, ends // unit) for unit in (SECTOR, LINE))
+    return sectors, -(-elements * size // SECTOR), lines, np.bincount(instruction)
+
+
+def _shared(instruction, byte, lane, size, atomic):
+    """Return passes, least passes, zeros and accesses of each instruction."""
+    phases = max(1, size // WORD)  # a pass serves 32 banks of 4 bytes, so fewer threads of a larger type
+    phase = lane // (WARP // min(phases, WARP))
+    word = byte // WORD
+    bank = word % BANKS
+    other = lane if atomic else word  # threads that want the same word get it together, unless they change it
+    order, starts = grouped(instruction, phase, bank, other)
+    once = order[starts]
+    order, starts = grouped(instruction[once], phase[once], bank[once])
+    ways = np.diff(starts, append=len(order))
+    first = once[order[starts]]
+    order, starts = grouped(instruction[first], phase[first])
+    worst = np.maximum.reduceat(ways[order], starts)
+    of = instruction[first[order[starts]]]
+    passes = np.bincount(of, weights=worst).astype(np.int64)
+    return passes, np.bincount(of), np.zeros_like(passes), np.bincount(instruction)
+
+
+def _slow(row_and_excess):
+    """Return the problem of a row that takes half as many pieces again as it need, None if it does not."""
+    row, excess = row_and_excess
+    if row.kind == "atomic" and row.space == "shared":
+        return None
+    if 2 * excess <= row.least_pieces if row.space == "global" else 4 * excess <= row.least_pieces:
+        return None
+    average, least = row.pieces / row.instructions, row.least_pieces / row.instructions
+    if row.space == "global":
+        kind = "uncoalesced"
+        text = (
+            f"a warp's {row.kind} of {row.array!r} touches {average:.3g} sectors of {SECTOR} bytes, "
+            f"where {least:.3g} would hold it"
+        )
+    else:
+        kind = "bank conflict"
+        text = (
+            f"a warp's {row.kind} of {row.array!r} takes {average:.3g} passes through the banks instead of "
+            f"{least:.3g}, at worst {row.most_pieces}"
+        )
+    return CudaTraceProblem(kind, row.line, row.source, row.file, row.array, row.instructions, text)
+
+
+# ---- single accesses -------------------------------------------------------------------------------------------------
+
+
+def _by_site(events, *more):
+    """Return events by line, array, kind of access and what else is asked for."""
+    found: dict = {}
+    for event in events:
+        site = event.site
+        found.setdefault((site.file, site.line, site.name, site.kind, *(getattr(event, m) for m in more)), []).append(
+            event
+        )
+    return found
+
+
+def _outside(events):
+    """Return the problems of accesses outside of arrays."""
+    problems = []
+    for (file, line, name, kind, done), group in _by_site(events, "done").items():
+        one = group[0]
+        index = one.at[0] if len(one.at) == 1 else one.at
+        times = f"{len(group)} times, first by" if len(group) > 1 else "by"
+        text = f"{KINDS[kind]} of {name}[{index}], whose shape is {one.shape}, {times} {_who(one)}"
+        if done:
+            text += "; Numba counts it from the end"
+        what = "negative index" if done else "out of bounds"
+        problems.append(CudaTraceProblem(what, line, source_line(file, line), file, name, len(group), text))
+    return problems
+
+
+def _unset(events):
+    """Return the problems of reads before anything was written."""
+    problems = []
+    for (file, line, name, _), group in _by_site(events).items():
+        one = group[0]
+        index = one.at[0] if len(one.at) == 1 else one.at
+        times = f", {len(group)} times, first by" if len(group) > 1 else ", by"
+        text = f"{name}[{index}] is read, though no thread has written to it{times} {_who(one)}"
+        problems.append(CudaTraceProblem("uninitialised", line, source_line(file, line), file, name, len(group), text))
+    return problems
+
+
+def _who(event):
+    return f"thread {first_axes(event.thread)} of block {first_axes(event.block)}"

@@ -1,0 +1,101 @@
+"""What the analysis of `cuda_trace` gives, a row for each line and a problem for each mistake; and what it shares."""
+
+import linecache
+from typing import NamedTuple
+
+import numpy as np
+
+
+class CudaTraceRow(NamedTuple):
+    """What one line of a kernel does with one array.
+
+    Attributes
+    ----------
+    line : int
+        Of the file.
+    source : str
+        The line.
+    file : str
+    array : str
+        What the kernel calls it.
+    space : {"global", "shared"}
+    kind : {"read", "write", "atomic"}
+    accesses : int
+        Of elements, by all threads.
+    instructions : int
+        How often a warp came here.
+    pieces : int
+        In global memory sectors of 32 bytes; in shared memory passes through the banks. Added up over instructions.
+    least_pieces : int
+        As few as could have held the elements.
+    most_pieces : int
+        Of one instruction.
+    lines : int
+        Lines of 128 bytes in global memory, added up over instructions; 0 in shared memory.
+    """
+
+    line: int
+    source: str
+    file: str
+    array: str
+    space: str
+    kind: str
+    accesses: int
+    instructions: int
+    pieces: int
+    least_pieces: int
+    most_pieces: int
+    lines: int
+
+
+class CudaTraceProblem(NamedTuple):
+    """Something to look into.
+
+    Attributes
+    ----------
+    kind : str
+        A mistake: ``"race"``, ``"out of bounds"``, ``"negative index"``, ``"uninitialised"`` or ``"barrier"``; or
+        what makes a kernel slow: ``"uncoalesced"`` or ``"bank conflict"``.
+    line : int
+        Of the file.
+    source : str
+        The line.
+    file : str
+    array : str
+        What the kernel calls it, ``""`` for barriers.
+    times : int
+        How many accesses, elements or instructions are concerned.
+    text : str
+        What happens, in words.
+    """
+
+    kind: str
+    line: int
+    source: str
+    file: str
+    array: str
+    times: int
+    text: str
+
+    def __str__(self):
+        return f"line {self.line}, {self.kind}: {self.text}"
+
+
+def source_line(file, line):
+    return linecache.getline(file, line).strip()
+
+
+def grouped(*keys):
+    """Return an order that brings equal keys together, and where each group begins in it."""
+    order = np.lexsort(keys[::-1])
+    new = np.zeros(len(order), bool)
+    new[:1] = True
+    for key in keys:
+        ordered = key[order]
+        new[1:] |= ordered[1:] != ordered[:-1]
+    return order, np.flatnonzero(new)
+
+
+def unravel(number, sizes):
+    """Return the three-part index of a place, x first."""
+    return number % sizes[0], number // sizes[0] % sizes[1], number // (sizes[0] * sizes[1])
