@@ -12,6 +12,15 @@ OPERATORS = (
     "max_pool2d",
     "upsample2d",
     "relu",
+    "sigmoid",
+    "softmax",
+    "add",
+    "concat",
+    "binary_cross_entropy",
+    "cross_entropy",
+    "smooth_l1",
+    "sigmoid_focal",
+    "dice",
 )
 
 
