@@ -1,5 +1,6 @@
 """Arrays that live in the GPU's memory, and the only ways from and to the host."""
 
+import functools
 import math
 import threading
 from collections import defaultdict
@@ -57,6 +58,11 @@ class DeviceArray:
     def nbytes(self):
         """Bytes of all elements."""
         return self.size * self.dtype.itemsize
+
+    @functools.cached_property
+    def address(self):
+        """Where its memory begins, for kernels that find arrays in a table."""
+        return self.raw.ctypes.data if SIMULATED else self.raw.__cuda_array_interface__["data"][0]
 
     @property
     def nd(self):
