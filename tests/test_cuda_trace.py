@@ -104,6 +104,24 @@ def test_an_uncoalesced_read():
     assert (write.instructions, write.pieces, write.least_pieces, write.lines) == (2, 8, 8, 2)
 
 
+def test_threads_that_skip_rounds_of_a_loop_are_still_side_by_side():
+    def kernel(y, x):
+        for i in range(cuda.grid(1), x.size, cuda.gridsize(1)):
+            if x[i] < 0:
+                y[i] = 0
+            else:
+                for _ in range(5):
+                    if x[i] < 1:
+                        break
+                    y[i] = x[i]
+
+    x = np.random.default_rng(0).standard_normal(32 * 40).astype(np.float32)
+    trace = cuda_trace(kernel, 2, 32, np.zeros_like(x), x)
+    assert trace.problems == []
+    zero = next(row for row in trace.rows if row.source == "y[i] = 0")
+    assert zero.instructions == 40 and zero.accesses == np.sum(x < 0) and zero.pieces <= 4 * 40
+
+
 def transpose(y, x, width, dtype):
     tile = cuda.shared.array((32, width), dtype)
     column, first = cuda.threadIdx.x, cuda.threadIdx.y

@@ -22,7 +22,7 @@ class Findings(NamedTuple):
     thread: np.ndarray  # of the grid
     byte: np.ndarray
     order: np.ndarray
-    turn: np.ndarray  # how often the thread came to the site before
+    turn: np.ndarray  # how often the warp came to the site before
 
 
 def analyse(log, block_threads, grid, block, barriers):
@@ -43,9 +43,10 @@ def analyse(log, block_threads, grid, block, barriers):
     -------
     Findings
     """
-    site, thread, byte, order, written = log.table().T
-    turn = _turns(site, thread)
-    rows = _rows(log.sites, site, thread, byte, turn, block_threads)
+    site, thread, byte, order, written, rounds = log.table().T
+    warp, lane = _warp_lane(thread, block_threads)
+    instruction = _instructions(site, warp, thread, rounds)
+    rows = _rows(log.sites, site, lane, byte, instruction)
     problems = [
         CudaTraceProblem(kind, line, source_line(file, line), file, "", 1, text)
         for (kind, (file, line, _)), text in barriers.items()
@@ -55,6 +56,7 @@ def analyse(log, block_threads, grid, block, barriers):
     problems += races.within_blocks() + races.between_blocks()
     problems += [problem for row in rows if (problem := _slow(row)) is not None]
     sites = list(log.sites)
+    turn = _turns(warp, site, instruction)
     return Findings([row for row, _ in rows], problems, sites, site, thread, byte, order, turn)
 
 
@@ -68,12 +70,25 @@ def _numbered(order, starts):
     return group
 
 
-def _turns(site, thread):
-    """Return how often the thread of each access came to its site before."""
-    order, starts = grouped(site, thread)  # keeps equal ones in order
-    turn = np.zeros(len(site), np.int64)
-    turn[order] = np.arange(len(site)) - np.repeat(starts, np.diff(starts, append=len(site)))
-    return turn
+def _instructions(site, warp, thread, rounds):
+    """Return the number of the warp's instruction that each access belongs to.
+
+    Threads that come to a site in the same rounds of all loops around it do so together; where they come there several
+    times in one round (in a while loop), the first time of each belongs together, and so on.
+    """
+    order, starts = grouped(site, thread, rounds)  # keeps equal ones in order
+    again = np.zeros(len(site), np.int64)
+    again[order] = np.arange(len(site)) - np.repeat(starts, np.diff(starts, append=len(site)))
+    return _numbered(*grouped(site, warp, rounds, again))
+
+
+def _turns(warp, site, instruction):
+    """Return how many instructions of its warp at its site come before each access's."""
+    _, starts = grouped(site, warp)
+    first = np.full(starts.size, np.iinfo(np.int64).max)
+    group = _numbered(*grouped(site, warp))
+    np.minimum.at(first, group, instruction)
+    return instruction - first[group]  # they are numbered by site and warp
 
 
 def _distinct(group, *keys):
@@ -89,9 +104,8 @@ def _warp_lane(thread, block_threads):
     return block * -(-block_threads // WARP) + warp, lane
 
 
-def _rows(sites, site, thread, byte, turn, block_threads):
+def _rows(sites, site, lane, byte, instruction):
     """Return a row and how many pieces too many it has, for each line, array and kind of access."""
-    warp, lane = _warp_lane(thread, block_threads)
     places: dict = {}
     for number, one in enumerate(sites):
         places.setdefault((one.file, one.line, one.name, one.kind, one.memory.space), []).append(number)
@@ -105,12 +119,12 @@ def _rows(sites, site, thread, byte, turn, block_threads):
         for number in numbers:
             own = by_site[first[number] : first[number + 1]]
             if len(own):  # none where all were outside
-                instruction = _numbered(*grouped(warp[own], turn[own]))
+                of = np.unique(instruction[own], return_inverse=True)[1]
                 size = sites[number].memory.itemsize
                 if space == "global":
-                    counts.append(_global(instruction, byte[own], size))
+                    counts.append(_global(of, byte[own], lane[own], size))
                 else:
-                    counts.append(_shared(instruction, byte[own], lane[own], size, kind == ATOMIC))
+                    counts.append(_shared(of, byte[own], lane[own], size, kind == ATOMIC))
         if not counts:
             continue
         pieces, least, lines, accesses = map(np.concatenate, zip(*counts, strict=True))
@@ -123,12 +137,18 @@ def _rows(sites, site, thread, byte, turn, block_threads):
     return rows
 
 
-def _global(instruction, byte, size):
-    """Return sectors, least sectors, lines and accesses of each instruction."""
+def _global(instruction, byte, lane, size):
+    """Return sectors, least sectors, lines and accesses of each instruction.
+
+    The least is what threads touch whose elements lie side by side. Where some threads take no part, theirs are holes.
+    """
     twice, ends = np.tile(instruction, 2), np.concatenate([byte, byte + size - 1])
     elements = _distinct(instruction, byte)
     sectors, lines = (_distinct(twice, ends // unit) for unit in (SECTOR, LINE))
-    return sectors, -(-elements * size // SECTOR), lines, np.bincount(instruction)
+    side_by_side = np.concatenate([lane * size, (lane + 1) * size - 1]) // SECTOR
+    with_holes = np.minimum(_distinct(twice, side_by_side), elements)
+    least = np.minimum(np.maximum(-(-elements * size // SECTOR), with_holes), sectors)
+    return sectors, least, lines, np.bincount(instruction)
 
 
 def _shared(instruction, byte, lane, size, atomic):
@@ -162,7 +182,7 @@ def _slow(row_and_excess):
         kind = "uncoalesced"
         text = (
             f"a warp's {row.kind} of {row.array!r} touches {average:.3g} sectors of {SECTOR} bytes, "
-            f"where {least:.3g} would hold it"
+            f"where {least:.3g} would do side by side"
         )
     else:
         kind = "bank conflict"

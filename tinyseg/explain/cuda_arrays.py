@@ -12,8 +12,8 @@ import numpy as np
 READ, WRITE, ATOMIC = range(3)
 KINDS = ("read", "write", "atomic")
 
-#: Numbers in the log for each access: site, thread of the grid, byte, order and hash of what was written.
-COLUMNS = 5
+#: Numbers in the log for each access: site, thread of the grid, byte, order, hash of what was written, round of loops.
+COLUMNS = 6
 #: The order of an access: how many barriers of the block its thread has passed, times this, plus those of its warp.
 WARP_BARRIERS = 1 << 20
 
@@ -76,8 +76,9 @@ class Log:
         self.unset: list[Unset] = []
         self.limit, self.left = limit, limit
         self.thread: Any = None  # the GpuThread that runs now
-        self._known = {}
-        self.kernel_code = None
+        self.kernel_code: Any = None
+        self._known: dict = {}
+        self._rounds: dict = {}
 
     def place(self, depth):
         """Return what stands for a place in the source: the instruction, and those that called its function."""
@@ -87,6 +88,10 @@ class Log:
             frame = frame.f_back
             place += frame.f_code, _instructions(frame.f_code)[frame.f_lasti // 2]
         return place
+
+    def rounds(self, outer, number):
+        """Return what stands for round ``number`` of a loop that is run in the rounds ``outer`` of those around it."""
+        return self._rounds.setdefault((outer, number), len(self._rounds) + 1)
 
     def site(self, place, memory, name, kind):
         """Return the number of a site."""
@@ -104,7 +109,7 @@ class Log:
         if self.left < 0:
             raise TooMany
         thread = self.thread
-        self.numbers.extend((site, thread.number, byte, thread.order, written))
+        self.numbers.extend((site, thread.number, byte, thread.order, written, thread.rounds))
 
     def table(self):
         """Return all accesses, one row each, in the order in which they ran."""

@@ -2,6 +2,7 @@
 
 import operator
 import sys
+from typing import Any
 
 import numpy as np
 
@@ -56,6 +57,10 @@ class Grid:
 
     def __getattr__(self, name):
         raise AttributeError(f"cuda_trace does not know cuda.{name}")
+
+    def range(self, *numbers):
+        """Return what takes the place of Python's range."""
+        return Range(self._log, *numbers)
 
     # ---- who am I
 
@@ -195,6 +200,37 @@ class Grid:
         return a if condition else b
 
 
+class Range:
+    """``range``, which notes in what round a thread is: so threads of a warp are seen side by side though some skip.
+
+    Parameters
+    ----------
+    log : Log
+        It knows the thread that runs.
+    *numbers : int
+        As for ``range``.
+    """
+
+    def __init__(self, log, *numbers):
+        self._log, self._numbers = log, range(*numbers)
+
+    def __len__(self):
+        return len(self._numbers)
+
+    def __getitem__(self, index):
+        return self._numbers[index]
+
+    def __iter__(self):
+        log, thread = self._log, self._log.thread
+        outer = thread.rounds
+        try:
+            for number, value in enumerate(self._numbers):
+                thread.rounds = log.rounds(outer, number)
+                yield value
+        finally:  # also after break and return, which let go of this at once
+            thread.rounds = outer
+
+
 # ---- memory ----------------------------------------------------------------------------------------------------------
 
 
@@ -326,16 +362,21 @@ class _LibDevice:
         raise AttributeError(f"cuda_trace does not know cuda.libdevice.{name}")
 
 
-for _name, _function in {
-    "mul": operator.mul, "add": operator.add, "sub": operator.sub, "div": operator.truediv, "sqrt": np.sqrt,
-}.items():  # fmt: skip
-    for _type in "fd":  # "rn": rounded to the nearest, as NumPy does
-        setattr(_LibDevice, f"{_type}{_name}_rn", staticmethod(_function))
-for _name, _function in {
+_ROUNDED: dict[str, Any] = {
+    "mul": operator.mul,
+    "add": operator.add,
+    "sub": operator.sub,
+    "div": operator.truediv,
+    "sqrt": np.sqrt,
+}
+_MATHEMATICS: dict[str, Any] = {
     "exp": np.exp, "log": np.log, "sqrt": np.sqrt, "floor": np.floor, "ceil": np.ceil, "rint": np.rint, "fabs": np.abs,
     "tanh": np.tanh, "fmin": np.fmin, "fmax": np.fmax, "pow": np.power, "fma": Grid.fma,
     "rsqrt": lambda x: 1 / np.sqrt(x),
-}.items():  # fmt: skip
-    setattr(_LibDevice, _name, staticmethod(_function))
-    setattr(_LibDevice, f"{_name}f", staticmethod(_function))
-    setattr(_LibDevice, f"fast_{_name}f", staticmethod(_function))
+}  # fmt: skip
+for _name in _ROUNDED:  # "rn": to the nearest, as NumPy does
+    setattr(_LibDevice, f"f{_name}_rn", staticmethod(_ROUNDED[_name]))
+    setattr(_LibDevice, f"d{_name}_rn", staticmethod(_ROUNDED[_name]))
+for _name in _MATHEMATICS:
+    for _variant in (_name, f"{_name}f", f"fast_{_name}f"):
+        setattr(_LibDevice, _variant, staticmethod(_MATHEMATICS[_name]))

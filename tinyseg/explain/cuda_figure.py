@@ -65,8 +65,9 @@ def _draw_global(axes, lanes, byte, itemsize, title):
         place = left[start // LINE] + (start % LINE) * scale
         axes.add_patch(_rectangle(place, itemsize * scale, _ASKED, edgecolor="white", linewidth=0.4))
         axes.plot([lane, place + itemsize * scale / 2], [1.03, 0.3], color=_ASKED, linewidth=0.7)
-    least = -(-len(np.unique(byte)) * itemsize // SECTOR)
-    text = f"{len(sectors)} sectors of 32 bytes are fetched (light); {least} would hold the elements asked for (dark)"
+    elements, holes = len(np.unique(byte)), len(np.unique(lanes * itemsize // SECTOR))
+    least = min(len(sectors), max(-(-elements * itemsize // SECTOR), min(holes, elements)))
+    text = f"{len(sectors)} sectors of 32 bytes are fetched (light); {least} would do for neighbours (asked for: dark)"
     axes.text(-0.5, -0.45, text, fontsize=9)
     axes.set_title(title, fontsize=9, loc="left", family="monospace")
 

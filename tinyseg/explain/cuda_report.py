@@ -13,8 +13,8 @@ _MISTAKES = ("race", "out of bounds", "negative index", "uninitialised", "barrie
 _HEADER = ("line", "array", "memory", "", "accesses", "by warps", "threads", "pieces", "least", "source")
 _NOTES = """\
 by warps: how often a warp of 32 threads came here; threads: how many of it, on average. pieces: sectors of 32 bytes in
-global memory, passes through the 32 banks in shared memory, each for one instruction of a warp; least: as few as would
-hold the elements."""
+global memory, passes through the 32 banks in shared memory, each for one instruction of a warp; least: as few as it
+takes when the elements of neighbouring threads lie side by side."""
 _WIDEST = 48  # characters of the source
 
 
@@ -33,7 +33,7 @@ class CudaAccess(NamedTuple):
     interval : int
         How many barriers of its block the thread has passed.
     turn : int
-        How often it came here before.
+        How often its warp came here before.
     """
 
     array: str
@@ -49,12 +49,17 @@ class CudaAccess(NamedTuple):
 class CudaTrace:
     """A kernel's run: what `tinyseg.explain.cuda_trace` returns.
 
-    Attributes
+    Parameters
     ----------
     kernel : str
         Its name.
     grid, block : (int, int, int)
         Blocks of the grid, threads of a block.
+    findings : Findings
+        What `tinyseg.explain.cuda_analysis` made of the accesses.
+
+    Attributes
+    ----------
     rows : list of CudaTraceRow
         For each line and array, in the order of lines.
     problems : list of CudaTraceProblem

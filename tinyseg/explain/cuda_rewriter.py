@@ -56,6 +56,7 @@ class Rewriter:
             if name in function.__globals__:
                 copy.__globals__[name] = self.value(function.__globals__[name], name)
         copy.__globals__["cuda"] = self._cuda
+        copy.__globals__.setdefault("range", self._cuda.range)
         return copy
 
     def value(self, value, name):

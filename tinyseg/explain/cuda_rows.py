@@ -27,7 +27,7 @@ class CudaTraceRow(NamedTuple):
     pieces : int
         In global memory sectors of 32 bytes; in shared memory passes through the banks. Added up over instructions.
     least_pieces : int
-        As few as could have held the elements.
+        As few as it would take if the threads' elements lay side by side.
     most_pieces : int
         Of one instruction.
     lines : int

@@ -29,6 +29,8 @@ class GpuThread:
         Its place in its warp, and the warp's in the block.
     order : int
         How many barriers it has passed: see `tinyseg.explain.cuda_arrays.WARP_BARRIERS`.
+    rounds : int
+        Stands for the rounds of the loops that it is in.
     waits : Barrier or None
         What it waits at.
     """
@@ -36,7 +38,7 @@ class GpuThread:
     def __init__(self, number, place, index, block):
         self.number, self.index, self.block = number, index, block
         self.warp, self.lane = divmod(place, WARP)
-        self.order, self.waits, self.answer, self.done = 0, None, None, False
+        self.order, self.rounds, self.waits, self.answer, self.done = 0, 0, None, None, False
         self.turn = threading.Lock()
         self.turn.acquire()
 

@@ -37,7 +37,7 @@ def cuda_trace(kernel, grid, block, *arguments, shared_bytes=0, limit=4_000_000)
     shared_bytes : int
         Size of the dynamic shared memory, which is ``cuda.shared.array(0, dtype)``.
     limit : int
-        The most accesses that are noted; each takes 40 bytes.
+        The most accesses that are noted; each takes 48 bytes.
 
     Returns
     -------
@@ -58,11 +58,12 @@ def cuda_trace(kernel, grid, block, *arguments, shared_bytes=0, limit=4_000_000)
     Notes
     -----
     Threads run one after the other, each up to its next barrier, always in the same order; what the trace finds does
-    not depend on that order, but for results of kernels with races. A warp is 32 threads in order; the k-th time that
-    each of them comes to the same place in the source counts as one instruction of the warp, which is not quite so
-    where threads skip rounds of a loop. Global memory is fetched in sectors of 32 bytes, four to a line of 128, and
-    arrays begin at a line; shared memory has 32 banks of 4 bytes, and types of 8 bytes are read in two halves of a
-    warp. Reading one place together is free; atomic operations are no races among themselves.
+    not depend on that order, but for results of kernels with races. A warp is 32 threads in order; what they do at the
+    same place in the source, in the same rounds of all ``for ... in range(...)`` around it, counts as one instruction
+    of the warp, and in ``while`` loops what each of them does there for the k-th time. Global memory is fetched in
+    sectors of 32 bytes, four to a line of 128, and arrays begin at a line; shared memory has 32 banks of 4 bytes, and
+    types of 8 bytes are read in two halves of a warp. Reading one place together is free; atomic operations are no
+    races among themselves.
 
     Not modelled: caches, registers and time; what order fences and atomic operations give to accesses of different
     threads (a block that waits for another one by them is reported as a race); grid-wide barriers. Local arrays are
