@@ -29,8 +29,6 @@ from kernels.cpu.tiling import DOT, PANEL, WIDE, lanes, multiply_tiling, panel_w
 _PRODUCT, _NARROW = 0.3, 1.25
 #: Winograd: one channel of sixteen tiles, forth or back; one kernel of 3x3; arranging a call.
 _TRANSFORM, _KERNEL, _CALL = 150, 8, 20_000
-#: A kernel of an input gradient, which is turned round and lies among those of other outputs.
-_TURNED_KERNEL = 20
 #: Lanes of channels: a weight is packed into panels at every call; an output is written a second time, apart from its
 #: neighbours, where these belong to other pieces.
 _PANEL_WEIGHT, _APART = 1.0, 1.5
@@ -113,9 +111,7 @@ def estimate(dtype, x_shape, weight_shape, out_size, rows, cols, with_winograd=T
         vectors = winograd.vectors_of(pictures, out_size)
         products = vectors * winograd.POINTS * in_channels * -(-channels // 8) * 8
         transforms = vectors * (in_channels + channels) * _TRANSFORM
-        offsets = rows.pieces[0].offsets
-        kernel = _KERNEL if offsets[0] < offsets[-1] else _TURNED_KERNEL
-        estimates["winograd"] = products * _PRODUCT + transforms + kernels * kernel + _CALL
+        estimates["winograd"] = products * _PRODUCT + transforms + kernels * _KERNEL + _CALL
     return estimates
 
 

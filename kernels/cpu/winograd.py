@@ -53,6 +53,8 @@ POINTS = SPAN * SPAN
 _BLOCK = 32
 #: Panels up to which tasks transform the kernels themselves, and of how many input channels at a time.
 _FEW_PANELS, _CHUNK = 2, 128
+#: How many input channels before their use kernels are fetched.
+_AHEAD = 4
 #: Numbers between the ends of neighbouring elements: a multiple of 4096 bytes apart, they would drive each other out
 #: of the first-level cache.
 GAP = 16
@@ -288,7 +290,7 @@ def _transform_kernels(to, to_start, arrays, sizes, channel, first, inputs):
         # fmt: off
         transform_weights(
             to, to_start + c * WIDE.rows, sizes.weights_step, arrays.weights, source, sizes.weight_step,
-            sizes.channels - channel, sizes.turned, arrays.scales, channel,
+            sizes.channels - channel, sizes.turned, arrays.scales, channel, _AHEAD * sizes.weight_in_step,
         )
         # fmt: on
 

@@ -235,26 +235,29 @@ def _note_not_finite(w, values, places):
 
 @intrinsic
 def transform_weights(
-    typing_context, to, to_start, to_step, weight, weight_start, channel_step, channels, turned, scales, channel
+    typing_context, to, to_start, to_step, weight, weight_start, channel_step, channels, turned, scales, channel, ahead
 ):  # fmt: skip
     """Transform the 3x3 kernels of a tile of output channels and one input channel.
 
     The lanes of vector k of 36, at ``to_start + k * to_step``, are ``WIDE.rows`` output channels, ``channel_step``
     apart in ``weight``; beyond the last of ``channels`` it is repeated. Each is multiplied by its scale, of which the
-    first is number ``channel``. If ``turned`` is not 0, kernels are turned by half a turn.
+    first is number ``channel``. If ``turned`` is not 0, kernels are turned by half a turn. What lies ``ahead`` numbers
+    on is fetched into the cache meanwhile: the kernels of the next input channels may be far away.
     """
     signature = signature_of(
-        to, to_start, to_step, weight, weight_start, channel_step, channels, turned, scales, channel
+        to, to_start, to_step, weight, weight_start, channel_step, channels, turned, scales, channel, ahead
     )
     return signature, write_with(_write_weights, lanes=WIDE.rows)
 
 
 def _write_weights(
-    w, to, to_start, to_step, weight, weight_start, channel_step, channels, turned, scales, channel
+    w, to, to_start, to_step, weight, weight_start, channel_step, channels, turned, scales, channel, ahead
 ):  # fmt: skip
     last = w.builder.sub(channels, w.int(1))
     weight = w.at(weight, weight_start)
     kernels = [w.at(weight, w.builder.mul(channel_step, w.smaller(w.int(i), last))) for i in range(w.lanes)]
+    for kernel in kernels:
+        w.prefetch(w.at(kernel, ahead))
     taps = []  # those of all channels; all but the last lie in whole vectors
     for first in range(0, 8, w.lanes):
         taps += w.transposed([w.load(kernel, first) for kernel in kernels])
