@@ -11,6 +11,7 @@ OPERATORS = (
     "batch_norm",
     "max_pool2d",
     "upsample2d",
+    "linear",
     "relu",
     "sigmoid",
     "softmax",
