@@ -1,7 +1,9 @@
 """How kernels are compiled: one place for the flags, the disk cache and its fallback."""
 
 import functools
+import hashlib
 import warnings
+from pathlib import Path
 
 import numba
 
@@ -15,7 +17,7 @@ def jit(function=None, *, parallel=False, fastmath=False, inline="never"):
 
     Numba stores the code beside the source or, where that folder is read-only, in the user's cache folder. Where
     neither can be written, the kernel is compiled anew in each process: slower to start, otherwise the same.
-    The cache does not notice an edit in another file that was compiled into a kernel: remove ``__pycache__`` then.
+    It is compiled anew, too, after an edit in any file of its folder, or where bounds are checked and were not before.
 
     Parameters
     ----------
@@ -55,3 +57,38 @@ def jit(function=None, *, parallel=False, fastmath=False, inline="never"):
             return numba.njit(cache=True, **options)(function)
     except RuntimeError:  # no folder to cache in
         return numba.njit(**options)(function)
+
+
+def _watch_folders():
+    """Make the disk cache notice an edit in any file of a kernel's folder, and whether bounds are checked.
+
+    Numba looks at the kernel's own file alone, but what is in another may have been compiled into the kernel: half old
+    and half new, it reads beyond its arrays.
+    """
+    try:
+        from numba.core.caching import _SourceFileBackedLocatorMixin as Locator
+
+        stamp_of_file = Locator.get_source_stamp
+    except (ImportError, AttributeError):  # a Numba that goes about it differently
+        return
+    here = Path(__file__).parent
+
+    def get_source_stamp(self):
+        stamp, folder = stamp_of_file(self), Path(self._py_file).parent
+        if not folder.is_relative_to(here):
+            return stamp
+        return stamp, _digest(folder), _digest(here), bool(numba.config.BOUNDSCHECK)
+
+    Locator.get_source_stamp = get_source_stamp
+
+
+@functools.cache
+def _digest(folder):
+    """Return a number for the contents of all Python files of a folder."""
+    contents = hashlib.sha256()
+    for path in sorted(folder.glob("*.py")):
+        contents.update(path.name.encode() + path.read_bytes())
+    return contents.hexdigest()
+
+
+_watch_folders()

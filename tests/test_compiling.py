@@ -1,7 +1,11 @@
 """The line that says why the first use takes long."""
 
 import io
+import os
+import shutil
+import subprocess
 import sys
+from pathlib import Path
 
 import numba
 import pytest
@@ -59,3 +63,34 @@ def test_hears_numba_and_speaks_to_a_person_only(monkeypatch, stream, lines):
         for pair in registered:
             event.unregister(*pair)
     assert sys.stderr.getvalue().count("compiling kernels") == lines
+
+
+# ---- what is kept on disk --------------------------------------------------------------------------------------------
+
+RELU = """
+import numpy as np
+from kernels.naive import relu
+
+relu.relu_forward(np.ones(3))
+print(sum(relu._relu_kernel.stats.cache_hits.values()))
+"""
+
+
+@pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="nothing is compiled without the JIT")
+def test_an_edit_in_another_file_of_the_folder_is_noticed(tmp_path):
+    package = tmp_path / "kernels"
+    shutil.copytree(
+        Path(__file__).parents[1] / "kernels", package, ignore=shutil.ignore_patterns("__pycache__", "cpu", "cuda")
+    )
+
+    def hits(**more):
+        environment = {**os.environ, "PYTHONPATH": str(tmp_path), "NUMBA_CACHE_DIR": str(tmp_path / "cache"), **more}
+        run = [sys.executable, "-c", RELU]
+        return int(subprocess.run(run, env=environment, cwd=tmp_path, check=True, capture_output=True).stdout)
+
+    assert (hits(), hits()) == (0, 1)
+    with (package / "naive" / "add.py").open("a") as file:
+        file.write("# an edit\n")
+    assert (hits(), hits()) == (0, 1)
+    other = {"NUMBA_BOUNDSCHECK": "0" if numba.config.BOUNDSCHECK else "1"}
+    assert (hits(**other), hits(**other)) == (0, 1)
