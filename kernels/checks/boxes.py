@@ -1,12 +1,15 @@
-"""Checks of the operators on boxes: overlap, suppression, pasting of masks."""
+"""Checks of the operators on boxes: overlap, suppression, pasting of masks.
+
+Values of arrays on a device are not looked at here: the backend does that itself.
+"""
 
 import numpy as np
 
-from kernels.checks.arguments import array, number, pair, same_shape
+from kernels.checks.arguments import array, is_on_device, number, pair, same_shape
 
 _CORNERS = ("x1", "y1", "x2", "y2")
 #: Largest magnitude of a coordinate where boxes are turned into whole pixels.
-_FARTHEST = 2**30
+FARTHEST = 2**30
 
 
 def boxes(name, a, dtype=None):
@@ -14,6 +17,8 @@ def boxes(name, a, dtype=None):
     a = array(name, a, None, dtype)
     if a.ndim != 2 or a.shape[1] != 4:
         raise ValueError(f"{name} has shape {a.shape}; expected (N, 4), a row (x1, y1, x2, y2) for each box")
+    if is_on_device(a):
+        return a
     if not np.isfinite(a).all():
         row, column = np.argwhere(~np.isfinite(a))[0]
         raise ValueError(f"{name} has {_CORNERS[column]} {a[row, column]} in row {row}; expected finite coordinates")
@@ -30,7 +35,7 @@ def nms(of_boxes, scores, iou_threshold):
     """Return ``boxes, scores, iou_threshold``."""
     of_boxes = boxes("boxes", of_boxes)
     scores = same_shape("scores", array("scores", scores, None, of_boxes.dtype), of_boxes.shape[:1], "one per box")
-    if np.isnan(scores).any():
+    if not is_on_device(scores) and np.isnan(scores).any():
         raise ValueError(f"scores has nan in row {np.isnan(scores).argmax()}; expected numbers")
     return of_boxes, scores, number("iou_threshold", iou_threshold, 0, 1)
 
@@ -42,11 +47,13 @@ def paste_masks(masks, of_boxes, image_size):
         raise ValueError(f"masks has shape {masks.shape}; expected (N, 1, M, M), with M of at least 1")
     of_boxes = boxes("boxes", of_boxes, masks.dtype)
     same_shape("boxes", of_boxes, (masks.shape[0], 4), "one box per mask")
-    far = np.abs(of_boxes) > _FARTHEST
+    if is_on_device(of_boxes):
+        return masks, of_boxes, pair("image_size", image_size, 1)
+    far = np.abs(of_boxes) > FARTHEST
     if far.any():
         row, column = np.argwhere(far)[0]
         raise ValueError(
             f"boxes has {_CORNERS[column]} {of_boxes[row, column]} in row {row}; "
-            f"expected magnitudes of at most {_FARTHEST} pixels"
+            f"expected magnitudes of at most {FARTHEST} pixels"
         )
     return masks, of_boxes, pair("image_size", image_size, 1)

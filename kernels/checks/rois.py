@@ -1,8 +1,21 @@
-"""Checks of pooling over regions of interest."""
+"""Checks of pooling over regions of interest.
+
+Values of arrays on a device are not looked at here: the backend does that itself.
+"""
 
 import numpy as np
 
-from kernels.checks.arguments import array, has_pixels, index_array, integer, number, pair, same_shape, shape
+from kernels.checks.arguments import (
+    array,
+    has_pixels,
+    index_array,
+    integer,
+    is_on_device,
+    number,
+    pair,
+    same_shape,
+    shape,
+)
 
 _CORNERS = ("x1", "y1", "x2", "y2")
 #: Cells of a plane that RoIPool can tell apart by numbers of 32 bits.
@@ -14,6 +27,8 @@ def _rois(rois, pictures, dtype):
     rois = array("rois", rois, dtype=dtype)
     if rois.ndim != 2 or rois.shape[1] != 5:
         raise ValueError(f"rois has shape {rois.shape}; expected (K, 5): batch index, x1, y1, x2, y2")
+    if is_on_device(rois):
+        return rois
     for row, corner in np.argwhere(~np.isfinite(rois[:, 1:]))[:1]:
         raise ValueError(
             f"row {row} of rois has {_CORNERS[corner]} {rois[row, 1 + corner]:g}; expected a finite number"
@@ -33,6 +48,8 @@ def _scale(rois, spatial_scale):
         raise ValueError(f"spatial_scale is {scale}; expected more than 0")
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):
         scale = rois.dtype.type(scale)
+        if is_on_device(rois):
+            return scale
         corners = rois[:, 1:] * scale
         sizes = corners[:, 2:] - corners[:, :2]
     for row, corner in np.argwhere(~np.isfinite(corners))[:1]:
@@ -50,7 +67,7 @@ def _scale(rois, spatial_scale):
 
 def _refuse_reversed(rois, sampling_ratio, aligned):
     """Refuse boxes of negative size where the number of samples would follow from that size."""
-    if not aligned or sampling_ratio > 0:
+    if not aligned or sampling_ratio > 0 or is_on_device(rois):
         return
     for row, axis in np.argwhere(rois[:, 3:] < rois[:, 1:3])[:1]:
         raise ValueError(
@@ -99,6 +116,8 @@ def roi_pool_gradient(dy, rois, argmax, input_shape, *, places=True):
     _few_cells("the input", input_shape)
     rois = _rois(rois, input_shape[0], dy.dtype)
     same_shape("dy", dy, (len(rois), input_shape[1], *dy.shape[2:]), "one output per RoI and channel")
+    if is_on_device(argmax):
+        return dy, rois, index_array("argmax", argmax, dy.shape, np.int32), input_shape
     argmax = index_array("argmax", argmax, dy.shape, getattr(argmax, "dtype", None))
     if argmax.size and (places or argmax.dtype != np.int32):
         check_places(argmax.min(), argmax.max(), input_shape)

@@ -8,6 +8,9 @@ from kernels import lazy_exports
 
 _FILES = {
     "is_available": "device",
+    "is_deterministic": "device",
+    "require": "device",
+    "use_deterministic": "device",
     "to_device": "array",
     "to_host": "array",
     "transfers": "array",

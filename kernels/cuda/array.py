@@ -7,8 +7,9 @@ from collections import defaultdict
 from typing import NamedTuple
 
 import numpy as np
+from numba.types import int64
 
-from kernels.cuda.device import SIMULATED, cuda, require
+from kernels.cuda.device import SIMULATED, cuda, kernel, require
 
 #: Bytes that memory is handed out in multiples of: so pieces of about equal size serve each other.
 _GRAIN = 512
@@ -300,3 +301,33 @@ def empty(shape, dtype):
 def release_memory():
     """Give memory that waits for its next use back to the driver."""
     _pool.release()
+
+
+def zeros(shape, dtype):
+    """Return a device array of zeros.
+
+    Parameters
+    ----------
+    shape : sequence of int
+        Its shape.
+    dtype : dtype
+        float32 or float64.
+
+    Returns
+    -------
+    DeviceArray
+
+    Raises
+    ------
+    RuntimeError, MemoryError
+        As in `empty`.
+    """
+    a = empty(shape, dtype)
+    _zeros_kernel.over(a.size, a.raw, a.size)
+    return a
+
+
+@kernel(lambda T: (T[::1], int64))
+def _zeros_kernel(a, count):
+    for i in range(cuda.grid(1), count, cuda.gridsize(1)):
+        a[i] = 0

@@ -74,6 +74,42 @@ def require():
         )
 
 
+# ---- whether sums are the same in every run -------------------------------------------------------------------------
+
+_deterministic = True
+
+
+def use_deterministic(flag):
+    """Choose how the gradients of roi_pool and roi_align are added up on the GPU. All else has one way.
+
+    Parameters
+    ----------
+    flag : bool
+        True, as it is at first: each cell of the map collects its sum in a fixed order, and results are the same in
+        every run, bit for bit. False: outputs add to cells by atomic operations, in any order, so that sums may differ
+        in their last digits from run to run.
+
+    Raises
+    ------
+    TypeError
+        If ``flag`` is no bool.
+    """
+    global _deterministic
+    if not isinstance(flag, bool | np.bool_):
+        raise TypeError(f"flag is {flag!r}; expected True or False")
+    _deterministic = bool(flag)
+
+
+def is_deterministic():
+    """Return what `use_deterministic` chose.
+
+    Returns
+    -------
+    bool
+    """
+    return _deterministic
+
+
 # ---- kernels ---------------------------------------------------------------------------------------------------------
 
 #: Every kernel that `kernel` and `typed_kernel` made, in the order of import.
