@@ -1,6 +1,6 @@
 """Sum of two arrays, with broadcasting: an axis of size 1, or a missing first axis, is repeated as often as needed.
 
-Of one shape, a thread adds one element after the other. Otherwise it follows from an element's number where it lies in
+Arrays of one shape are added as ``elementwise`` says. Otherwise it follows from an element's number where it lies in
 either summand: neighbouring axes that are repeated alike count as one, so that most sums have two or three, and the
 numbers are of 32 bits where the arrays allow it: a GPU divides those several times faster.
 
@@ -18,6 +18,7 @@ from numba.types import UniTuple, float64, int32, int64
 from kernels import checks
 from kernels.cuda.array import empty, on_device
 from kernels.cuda.device import Kernel, cuda, device_function, kernel
+from kernels.cuda.elementwise import Elementwise
 from kernels.cuda.reduction import PARTS, SUM_THREADS, block_sum
 
 #: Axes that a kernel takes, after those repeated alike have become one; how long a sum is too long for one thread.
@@ -46,10 +47,10 @@ def add_forward(a, b):
     """
     a, b, shape = checks.add(a, b)
     a, b = on_device(a, b)
-    y = empty(shape, a.dtype)
     if a.shape == b.shape:
-        _add_kernel.over(y.size, y.raw, a.raw, b.raw, y.size)
-    elif y.size:
+        return _add(a, b)
+    y = empty(shape, a.dtype)
+    if y.size:
         _launch(_add_kernels, y, (a, b))
     return y
 
@@ -76,7 +77,7 @@ def add_backward(dy, a_shape, b_shape):
     """
     dy, a_shape, b_shape = checks.add_gradient(dy, a_shape, b_shape)
     (dy,) = on_device(dy)
-    return _sum_to(dy, a_shape), _sum_to(dy, b_shape)
+    return sum_to(dy, a_shape), sum_to(dy, b_shape)
 
 
 def expanded(a, shape):
@@ -185,16 +186,18 @@ _add_kernels = _both(_add_source, 2, "broadcast_add")
 _expand_kernels = _both(_expand_source, 1, "expand")
 
 
-@kernel(lambda T: (T[::1], T[::1], T[::1], int64))
-def _add_kernel(y, a, b, count):
-    for i in range(cuda.grid(1), count, cuda.gridsize(1)):
-        y[i] = a[i] + b[i]
+@device_function
+def _plus(a, b):
+    return a + b
+
+
+_add = Elementwise("add.add_kernel", 2, lambda T: _plus)
 
 
 # ---- sums over repeated axes -----------------------------------------------------------------------------------------
 
 
-def _sum_to(dy, shape):
+def sum_to(dy, shape):
     """Return ``dy`` summed to ``shape``, always a new array."""
     if not math.prod(shape) or not dy.size:
         da = empty(shape, dy.dtype)

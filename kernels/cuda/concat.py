@@ -85,7 +85,7 @@ def _copy_rows(to, to_size, to_offset, source, source_size, source_offset, shape
     rows, after = math.prod(shape[:axis]), math.prod(shape[axis + 1 :])
     width = shape[axis] * after
     places = to_size * after, to_offset * after, source_size * after, source_offset * after
-    _copy_rows_kernel.over_rows(rows, width, to.raw, source.raw, *places, rows, width)
+    _copy_rows_kernel.over_rows(rows, -(-width // 4), to.raw, source.raw, *places, rows, width)
 
 
 @kernel(lambda T: (T[::1], T[::1], int64, int64, int64, int64, int64, int64))
@@ -94,5 +94,13 @@ def _copy_rows_kernel(to, source, to_pitch, to_offset, source_pitch, source_offs
     across, down = cuda.gridsize(2)
     for row in range(first_row, rows, down):
         to_start, source_start = row * to_pitch + to_offset, row * source_pitch + source_offset
-        for i in range(column, width, across):
+        i = column
+        while i + 3 * across < width:  # four at a time: all are on their way before the first is stored
+            a, b = source[source_start + i], source[source_start + i + across]
+            c, d = source[source_start + i + 2 * across], source[source_start + i + 3 * across]
+            to[to_start + i], to[to_start + i + across] = a, b
+            to[to_start + i + 2 * across], to[to_start + i + 3 * across] = c, d
+            i += 4 * across
+        while i < width:
             to[to_start + i] = source[source_start + i]
+            i += across

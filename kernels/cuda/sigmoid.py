@@ -1,4 +1,4 @@
-"""Logistic sigmoid: any number to between 0 and 1. A thread takes one element after the other.
+"""Logistic sigmoid: any number to between 0 and 1. See ``elementwise`` for how threads share the work.
 
     y = 1 / (1 + exp(-x)) = exp(x) / (1 + exp(x))
 
@@ -7,11 +7,10 @@ Both forms need the same exp(-|x|), which never overflows: threads of a warp do 
 
 import math
 
-from numba.types import int64
-
 from kernels import checks
-from kernels.cuda.array import empty, on_device
-from kernels.cuda.device import cuda, typed_kernel
+from kernels.cuda.array import on_device
+from kernels.cuda.device import device_function
+from kernels.cuda.elementwise import Elementwise
 
 
 def sigmoid_forward(x):
@@ -37,9 +36,7 @@ def sigmoid_forward(x):
     Follows ``torch.sigmoid``.
     """
     (x,) = on_device(checks.array("x", x))
-    y = empty(x.shape, x.dtype)
-    _sigmoid_kernel.over(x.size, y.raw, x.raw, x.size)
-    return y
+    return _sigmoid(x)
 
 
 def sigmoid_backward(dy, y):
@@ -63,26 +60,26 @@ def sigmoid_backward(dy, y):
         If dy has not the shape and type of y.
     """
     dy, y = on_device(*checks.gradient_of(dy, y))
-    dx = empty(y.shape, y.dtype)
-    _sigmoid_gradient_kernel.over(y.size, dx.raw, dy.raw, y.raw, y.size)
-    return dx
+    return _sigmoid_gradient(dy, y)
 
 
-@typed_kernel(lambda T: (T[::1], T[::1], int64))
-def _sigmoid_kernel(T):
-    def sigmoid_kernel(y, x, count):
-        for i in range(cuda.grid(1), count, cuda.gridsize(1)):
-            small = T(math.exp(-abs(x[i])))
-            above = T(1) if x[i] >= T(0) else small
-            y[i] = above / (T(1) + small)
+def _value(T):
+    @device_function
+    def value(x):
+        small = T(math.exp(-abs(x)))
+        above = T(1) if x >= T(0) else small
+        return above / (T(1) + small)
 
-    return sigmoid_kernel
+    return value
 
 
-@typed_kernel(lambda T: (T[::1], T[::1], T[::1], int64))
-def _sigmoid_gradient_kernel(T):
-    def sigmoid_gradient_kernel(dx, dy, y, count):
-        for i in range(cuda.grid(1), count, cuda.gridsize(1)):
-            dx[i] = dy[i] * y[i] * (T(1) - y[i])
+def _gradient(T):
+    @device_function
+    def gradient(dy, y):
+        return dy * y * (T(1) - y)
 
-    return sigmoid_gradient_kernel
+    return gradient
+
+
+_sigmoid = Elementwise("sigmoid.sigmoid_kernel", 1, _value)
+_sigmoid_gradient = Elementwise("sigmoid.sigmoid_gradient_kernel", 2, _gradient)
