@@ -6,7 +6,10 @@ import warnings
 
 import numpy as np
 import pytest
+from cases import compare, of
+from cuda_traced import traced
 from numba import cuda, float32, float64, int64, types
+from test_cuda_kernels import OPERATORS
 
 from tinyseg import explain
 from tinyseg.explain import cuda_trace
@@ -459,3 +462,48 @@ def test_whole_numbers_wrap_and_arithmetic_is_silent():
         warnings.simplefilter("error")
         cuda_trace(kernel, 1, 1, y, x)
     assert y.tolist() == [-(2**31), 5] and np.isinf(x[0])
+
+
+# ---- our own kernels -------------------------------------------------------------------------------------------------
+
+#: What the tracer calls slow in our kernels, and why it is so.
+KNOWN = {
+    "max_pool2d": "windows side by side begin stride pixels apart; the second row of a sector comes from the cache",
+    "upsample2d": "pixels side by side collect from outputs that lie the scale apart",
+    "softmax": "a thread goes along a row of classes, which lie side by side where the classes are the last axis",
+    "cross_entropy": "a thread goes along a row of classes, which lie side by side where there are no pixels",
+    "add": "a thread adds up along an axis that was broadcast, which may be the last",
+    "iou": "a thread reads the four numbers of its box, one after the other",
+    "concat": "narrow rows far apart, where the last axis is joined",
+    "batch_norm": "maps of one pixel: a channel's pixels lie as far apart as pictures",
+    **dict.fromkeys(
+        ("roi_tiles", "roi_taps", "roi_pool", "roi_align", "pasting"),
+        "where boxes lie decides what is read; a thread reads the five numbers of its box one after the other",
+    ),
+    **dict.fromkeys(
+        ("gemm", "implicit_gemm", "weight_gradient"),
+        "small matrices; and the compiler reads a thread's neighbouring numbers at once, the tracer one by one",
+    ),
+}
+_LARGEST = 300  # elements of a case's inputs
+
+
+def _small_cases(operator):
+    """Return a few of an operator's cases that the tracer runs quickly."""
+    cases = [case for case in of(operator) if 0 < _elements(case) <= _LARGEST]
+    return cases[:: max(1, len(cases) // 2)][:2]
+
+
+def _elements(case):
+    arrays = (a for value in case.inputs(np.float32).values() for a in (value if isinstance(value, list) else [value]))
+    return sum(np.size(a) for a in arrays if a is not None)
+
+
+@pytest.mark.parametrize("case", [case for operator in OPERATORS for case in _small_cases(operator)], ids=str)
+def test_our_kernels_are_clean_and_equal_naive_with_tiles_of_full_size(case):
+    with traced() as traces:
+        compare("cuda", case, np.float32)
+    assert traces
+    for kernel, trace in traces:
+        assert trace.mistakes == [], kernel.name
+        assert trace.slow == [] or kernel.name.split(".")[0] in KNOWN, kernel.name

@@ -132,7 +132,9 @@ def _rows(sites, site, lane, byte, instruction):
             line, source_line(file, line), file, name, space, KINDS[kind], int(accesses.sum()), len(pieces),
             int(pieces.sum()), int(least.sum()), int(pieces.max()), int(lines.sum()),
         )  # fmt: skip
-        rows.append((row, int(np.maximum(pieces - least - (space == "global"), 0).sum())))
+        # arrays that begin within a sector cost one more, and a line's worth of sectors is little in any case
+        enough = np.maximum(least + 1, LINE // SECTOR) if space == "global" else least
+        rows.append((row, int(np.maximum(pieces - enough, 0).sum())))
     rows.sort(key=lambda row: (row[0].file, row[0].line, row[0].array, KINDS.index(row[0].kind)))
     return rows
 

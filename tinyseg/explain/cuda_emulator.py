@@ -261,7 +261,7 @@ class _Shared:
         """Forget the arrays of the block before."""
         self._arrays = {}
 
-    def array(self, shape, dtype, alignas=None):
+    def array(self, shape, dtype, alignment=None):
         """Return the block's array of this place."""
         dynamic = shape in (0, (0,))
         place = "dynamic" if dynamic else self._log.place(1)
@@ -289,7 +289,7 @@ class _Local:
         self._log = log
         self._memory = Memory("local", "local", 0)
 
-    def array(self, shape, dtype, alignas=None):
+    def array(self, shape, dtype, alignment=None):
         """Return a new array."""
         frame = sys._getframe(1)
         values, name = _values(shape, dtype), assigned_name(frame.f_code, frame.f_lasti, "local")

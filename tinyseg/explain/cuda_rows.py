@@ -55,7 +55,9 @@ class CudaTraceProblem(NamedTuple):
     ----------
     kind : str
         A mistake: ``"race"``, ``"out of bounds"``, ``"negative index"``, ``"uninitialised"`` or ``"barrier"``; or
-        what makes a kernel slow: ``"uncoalesced"`` or ``"bank conflict"``.
+        what makes a kernel slow: ``"uncoalesced"``, where global memory takes half as many sectors again as it need,
+        not counting one more than least nor the first four of an instruction, or ``"bank conflict"``, where shared
+        memory takes a quarter more passes.
     line : int
         Of the file.
     source : str

@@ -76,7 +76,8 @@ class Workers:
         self._main.acquire()
         self._idle: list[threading.Lock] = []
         self._all: list[threading.Thread] = []
-        self._fresh: deque[GpuThread] = deque()
+        self._fresh: deque[GpuThread] = deque()  # have not run yet
+        self._released: deque[GpuThread] = deque()  # may go on
         self._waiting: dict[int, GpuThread] = {}
         self._stop = False
         self.failure = None
@@ -85,23 +86,17 @@ class Workers:
         """Run ``function`` once in each thread of a block; ``resolve(threads)`` says who may go on past a barrier."""
         self._function = function
         self._fresh.extend(threads)
-        while self._fresh:
-            self._wake_worker()
-            self._await()
+        self._run_all()
         while any(not thread.done for thread in threads):
-            for thread in resolve(threads):
-                thread.waits = None
-                self._log.thread = thread
-                del self._waiting[thread.number]
-                thread.turn.release()
-                self._await()
+            self._released.extend(resolve(threads))
+            self._run_all()
 
     def wait(self, barrier):
         """Let the thread that runs now wait at a barrier; return what it gets there."""
         thread = self._log.thread
         thread.waits = barrier
         self._waiting[thread.number] = thread
-        self._main.release()
+        self._pass_on()
         thread.turn.acquire()
         if self._stop:
             raise Stopped
@@ -116,11 +111,30 @@ class Workers:
         for worker in self._all:
             worker.join(1)
 
-    def _await(self):
-        """Wait until the thread that was let run has come to a barrier or its end."""
+    def _run_all(self):
+        """Let all threads that may run do so, and wait until each has come to a barrier or its end."""
+        self._pass_on()
         self._main.acquire()
         if self.failure is not None:
             raise self.failure[1]
+
+    def _pass_on(self):
+        """Let the next thread run, or the caller where there is none."""
+        try:
+            if self._stop or self.failure is not None:
+                self._main.release()
+            elif self._released:
+                thread = self._log.thread = self._released.popleft()
+                thread.waits = None
+                del self._waiting[thread.number]
+                thread.turn.release()
+            elif self._fresh:
+                self._wake_worker()
+            else:
+                self._main.release()
+        except RuntimeError as error:  # no room for another worker
+            self.failure = self._log.thread, error
+            self._main.release()
 
     def _wake_worker(self):
         """Let an idle worker, or a new one, run fresh threads."""
@@ -155,7 +169,7 @@ class Workers:
                 if self._stop:
                     return
                 self._idle.append(rest)
-                self._main.release()
+                self._pass_on()
                 rest.acquire()
 
 

@@ -65,10 +65,11 @@ def cuda_trace(kernel, grid, block, *arguments, shared_bytes=0, limit=4_000_000)
     types of 8 bytes are read in two halves of a warp. Reading one place together is free; atomic operations are no
     races among themselves.
 
-    Not modelled: caches, registers and time; what order fences and atomic operations give to accesses of different
-    threads (a block that waits for another one by them is reported as a race); grid-wide barriers. Local arrays are
-    checked but not counted. Numbers are computed as NumPy computes them, where Numba's rules differ in the types of
-    mixed expressions. A thread takes about 2 microseconds for an access, so tens of blocks are a second's work.
+    Not modelled: caches, registers and time; reads of one thread that the compiler joins into a wider one; what order
+    fences and atomic operations give to accesses of different threads (a block that waits for another one by them is
+    reported as a race); grid-wide barriers. Local arrays are checked but not counted. Numbers are computed as NumPy
+    computes them, where Numba's rules differ in the types of mixed expressions. A thread takes some microseconds for
+    an access and some tens for a barrier, so a million accesses take several seconds.
 
     Examples
     --------
