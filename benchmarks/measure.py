@@ -13,10 +13,8 @@ import numpy as np
 
 #: A turn lasts at least so many seconds: shorter calls are repeated in it.
 TURN = 0.01
-#: Seconds of rest before each turn: the threads of whoever was before wait for more work in a loop, for a while, and
-#: would take a core from whoever is next.
-REST = 0.03
-#: Calls shorter than this are made once untimed at the start of a turn, when caches are cold.
+#: Calls shorter than this are made once untimed at the start of a turn: caches are cold, and the threads of whoever
+#: was before may still spin.
 SETTLE = 0.1
 
 
@@ -144,8 +142,6 @@ def in_turns(calls, effort):
             break
         for name, call in calls.items():
             times, settle = often[name]
-            if len(calls) > 1:
-                time.sleep(REST)
             if settle:
                 call()
             seconds[name].append(_timed(call, times))
