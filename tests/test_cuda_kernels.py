@@ -15,6 +15,7 @@ OPERATORS = (
     "roi_align",
     "iou",
     "pasting",
+    "conv2d",
     "linear",
     "relu",
     "sigmoid",

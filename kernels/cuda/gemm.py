@@ -25,7 +25,7 @@ from kernels.cuda.device import SIMULATED, Kernel, cuda, device_function, kernel
 #: Products summed in one step, for which shared memory is filled.
 DEPTH = tile(8, 8)
 #: Blocks that keep a large GPU busy, and steps that make a block worth its start: for the choice of tiles and parts.
-_ENOUGH_BLOCKS, _ENOUGH_STEPS = tile(264, 24), tile(16, 2)
+_ENOUGH_BLOCKS, _ENOUGH_STEPS = tile(264, 4), tile(16, 2)
 
 
 class Tile(NamedTuple):
@@ -70,6 +70,9 @@ _FLOAT64 = {
 _SMALLEST = Tile(8, 8, 2, 4, 2, 1.0)
 
 SIZES = tuple(_FLOAT32)
+
+#: For functions that do without ``cuda``: the simulator need not prepare it for them, at each call.
+inlined = device_function if not SIMULATED else lambda function: function
 
 
 def tile_of(size, dtype):
@@ -153,7 +156,7 @@ def core(T, size):
     row_step, col_step = row_pitch // vector, col_pitch // vector
     V = np.uint64(vector)
 
-    @device_function
+    @inlined
     def one(total, mine, others, left, right, p, q):
         """Add the products of one row of shared memory; ``p`` and ``q`` count vectors, so vectors can be read."""
         for c in range(row_vectors):
@@ -166,7 +169,7 @@ def core(T, size):
             for j in range(own_cols):
                 total[i * own_cols + j] += mine[i] * others[j]
 
-    @device_function
+    @inlined
     def multiply(total, mine, others, left, right, half, row, col):
         """Add the products of a step in one half of shared memory, for the thread at ``row``, ``col`` of the block."""
         p = np.uint64(half * DEPTH * row_step + row)
@@ -179,13 +182,13 @@ def core(T, size):
             p += np.uint64(4 * row_step)
             q += np.uint64(4 * col_step)
 
-    @device_function
+    @inlined
     def stage(shared, values, count, place, step):
         """Put what a thread fetched into shared memory."""
         for i in range(count):
             shared[np.uint64(place + i * step)] = values[i]
 
-    @device_function
+    @inlined
     def write_column(y, total, mine, col, at, stride, row, rows):
         """Write a thread's sums of its column ``col``, plus what ``mine`` holds for each row, to ``at`` and below.
 
@@ -280,7 +283,7 @@ def _product_kernel(a_transposed, b_transposed, size):
         B_STEP = B_SLOW if b_transposed else B_SLOW * COL_PITCH
         ZERO = T(0)
 
-        @device_function
+        @inlined
         def write(y, total, mine, bias, has_bias, col, n, at, row, N, rows):
             if n < N:
                 value = ZERO
@@ -290,7 +293,7 @@ def _product_kernel(a_transposed, b_transposed, size):
                     mine[i] = value
                 write_column(y, total, mine, col, at + n, N, row, rows)
 
-        @device_function
+        @inlined
         def write_vector(y, total, mine, bias, has_bias, col, n, at, row, N, rows):
             write(y, total, mine, bias, has_bias, col, n, at, row, N, rows)
             if VECTOR > 1:

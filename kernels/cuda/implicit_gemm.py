@@ -1,0 +1,347 @@
+"""Convolutions as products of matrices, of which one is never written down.
+
+The output of a convolution is the product of the weights, a row for each output channel, with a matrix that has a
+column for each output pixel: all that the pixel reads of the input. That matrix would be kH * kW times the size of the
+input. So only the tile in work exists, in shared memory (see ``gemm``): a step of the sum is one cell of the kernel
+with eight input channels, and each thread fetches for a fixed output pixel what lies under that cell. One comparison
+tells whether that is inside the picture, and neighbouring threads have neighbouring pixels and read neighbours.
+
+The same kernel *scatters*: the gradient of the input, or the transposed convolution. There a destination pixel ``iy``
+collects from the source pixels ``oy`` with ``iy = oy * stride - padding + ky * dilation``, and with a stride of 2 only
+every second cell of the kernel has one. Pixels that differ by a multiple of the stride use the same cells: they are a
+*phase*, and each phase is a convolution of its own with stride 1 and part of the kernel. All run in one launch.
+
+Before, `_pack_kernel` copies the weights into the order in which tiles read them, filled up with zeros to whole tiles.
+"""
+
+from math import ceil, gcd
+from typing import NamedTuple
+
+import numpy as np
+from numba.types import NamedUniTuple, int64
+
+from kernels.cuda.array import empty
+from kernels.cuda.device import SIMULATED, cuda, kernel, tile, typed_kernel
+from kernels.cuda.gemm import DEPTH, SIZES, core, cut, finish, inlined, split_of, tile_of
+
+_PACKING_THREADS = tile(128, 4)
+
+
+class Plan(NamedTuple):
+    """Sizes of a gather, for the kernel: from C channels of H x W pixels a group to M channels of oH x oW.
+
+    A source row is ``scale * q + (residue + padding - k * dilation) / modulus``, for the destination row
+    ``modulus * q + residue`` and row k of the kernel: a convolution has modulus 1, and a scatter scale 1. Rows k of a
+    phase are ``skip`` apart, and ``step`` apart in the source.
+    """
+
+    M: int
+    C: int
+    groups: int
+    H: int
+    W: int
+    oH: int
+    oW: int
+    kH: int
+    kW: int
+    pixels_h: int  # of a phase
+    pixels_w: int
+    phases_h: int
+    phases_w: int
+    modulus_h: int
+    modulus_w: int
+    scale_h: int
+    scale_w: int
+    padding_h: int
+    padding_w: int
+    dilation_h: int
+    dilation_w: int
+    skip_h: int
+    skip_w: int
+    step_h: int
+    step_w: int
+    cols: int
+    row_tiles: int
+    col_tiles: int
+    splits: int
+    size: int
+    has_bias: int
+
+
+def gather(x, weight, bias, g, source, target):
+    """Return the convolution of ``x``, as its geometry says.
+
+    Parameters
+    ----------
+    x : DeviceArray, shape (N, channels, *source)
+        What is convolved.
+    weight : DeviceArray, shape (output channels, channels / groups, kH, kW)
+        Kernels.
+    bias : DeviceArray or None
+        Added to each output channel.
+    g : ConvGeometry
+        Its parameters are used.
+    source, target : (int, int)
+        Sizes of the maps.
+
+    Returns
+    -------
+    DeviceArray, shape (N, output channels, *target)
+    """
+    axes = [
+        _Axis(pixels=n, phases=1, modulus=1, scale=s, padding=-p, dilation=-d, skip=1)
+        for n, s, p, d in zip(target, (g.sH, g.sW), (g.pH, g.pW), (g.dH, g.dW), strict=True)
+    ]
+    # weight[o, c, tap]: o is an output channel, c one of its group's inputs
+    rows, channels = weight.shape[0] // g.groups, weight.shape[1]
+    return _run(x, weight, bias, g, source, target, axes, rows, channels, transposed=False)
+
+
+def scatter(x, weight, bias, g, source, target):
+    """Return the transpose of the convolution that `gather` is with source and target exchanged.
+
+    Parameters
+    ----------
+    x : DeviceArray, shape (N, channels, *source)
+        What is scattered.
+    weight : DeviceArray, shape (channels, output channels / groups, kH, kW)
+        Kernels.
+    bias, g, source, target
+        As for `gather`.
+
+    Returns
+    -------
+    DeviceArray, shape (N, output channels, *target)
+    """
+    axes = [
+        _Axis(pixels=ceil(n / s), phases=min(n, s), modulus=s, scale=1, padding=p, dilation=d, skip=s // gcd(s, d))
+        for n, s, p, d in zip(target, (g.sH, g.sW), (g.pH, g.pW), (g.dH, g.dW), strict=True)
+    ]
+    rows, channels = weight.shape[1], weight.shape[0] // g.groups
+    return _run(x, weight, bias, g, source, target, axes, rows, channels, transposed=True)
+
+
+class _Axis(NamedTuple):
+    """What `Plan` says of one axis."""
+
+    pixels: int
+    phases: int
+    modulus: int
+    scale: int
+    padding: int
+    dilation: int
+    skip: int
+
+
+def _run(x, weight, bias, g, source, target, axes, rows, channels, *, transposed):
+    """Pack the weights, choose tiles, start the kernel and add up the parts."""
+    down, along = axes
+    y = empty((x.shape[0], rows * g.groups, *target), x.dtype)
+    if not y.size:
+        return y
+    taps, chunks = g.kH * g.kW, ceil(channels / DEPTH)
+    phases, cols = down.phases * along.phases, x.shape[0] * down.pixels * along.pixels
+    plan = cut(rows, cols, ceil(taps / phases) * chunks, g.groups * phases, x.dtype)
+    shape = tile_of(plan.size, x.dtype)
+    width = plan.rows * shape.rows
+    packed = empty((g.groups * chunks * taps * DEPTH, width), x.dtype)
+    if packed.size:
+        _pack_kernel.run(
+            min(packed.shape[0], 2**16), _PACKING_THREADS,
+            packed.raw, weight.raw, packed.shape[0], width, rows, channels, taps, transposed,
+        )  # fmt: skip
+    parts = y if plan.splits == 1 else empty((plan.splits, *y.shape), y.dtype)
+    _GATHER[plan.size].run(
+        plan.rows * plan.cols * plan.splits * g.groups * phases, shape.threads,
+        parts.raw, x.raw, packed.raw, (packed if bias is None else bias).raw,
+        Plan(
+            rows, channels, g.groups, *source, *target, g.kH, g.kW, down.pixels, along.pixels,
+            down.phases, along.phases, down.modulus, along.modulus, down.scale, along.scale,
+            down.padding, along.padding, down.dilation, along.dilation, down.skip, along.skip,
+            -down.skip * down.dilation // down.modulus, -along.skip * along.dilation // along.modulus,
+            cols, plan.rows, plan.cols, plan.splits, y.size, int(bias is not None and plan.splits == 1),
+        ),
+    )  # fmt: skip
+    return finish(y, parts, bias, target[0] * target[1], y.shape[1])
+
+
+@kernel(lambda T: (T[::1], T[::1], int64, int64, int64, int64, int64, int64), threads=_PACKING_THREADS)
+def _pack_kernel(packed, weight, rows, width, M, C, taps, transposed):
+    """Copy weights to [group][chunk of channels][tap][channel of the chunk][m]; a block takes a row of m at a time."""
+    chunks = (C + DEPTH - 1) // DEPTH
+    for row in range(cuda.blockIdx.x, rows, cuda.gridDim.x):
+        rest = row // DEPTH
+        tap = rest % taps
+        rest //= taps
+        c, group = rest % chunks * DEPTH + row % DEPTH, rest // chunks
+        for m in range(cuda.threadIdx.x, width, cuda.blockDim.x):
+            value = packed.dtype.type(0)
+            if m < M and c < C:
+                if transposed:
+                    value = weight[((group * C + c) * M + m) * taps + tap]
+                else:
+                    value = weight[((group * M + m) * C + c) * taps + tap]
+            packed[row * width + m] = value
+
+
+@inlined
+def _phase_axis(residue, kernel_size, modulus, padding, dilation, skip):
+    """Return the first row of the kernel that a phase uses, how many it uses, and its source row for q = 0."""
+    first = 0
+    while first < skip and (residue + padding - first * dilation) % modulus != 0:
+        first += 1
+    count = 0
+    if first < skip and first < kernel_size:
+        count = (kernel_size - first + skip - 1) // skip
+    return first, count, (residue + padding - first * dilation) // modulus
+
+
+def _gather_kernel(size):
+    """Make the kernel for one tile size."""
+
+    def gather_kernel(T):
+        (
+            ROWS, COLS, THREADS, _, COL_VECTORS, VECTOR, OWN_COLS, SUMS, ACROSS, ROW_PITCH, COL_PITCH,
+            ROW_MEMORY, COL_MEMORY, ROW_LOADS, COL_LOADS, multiply, stage, write_column,
+        ) = core(T, size)  # fmt: skip
+        OWN_ROWS = SUMS // OWN_COLS
+        ROW_SHIFT, ROW_MASK = split_of(ROWS)
+        COL_SHIFT, COL_MASK = split_of(COLS)
+        ROW_SLOW, COL_SLOW = THREADS >> ROW_SHIFT, THREADS >> COL_SHIFT  # products of a step between a thread's copies
+        ROW_STEP, COL_STEP = ROW_SLOW * ROW_PITCH, COL_SLOW * COL_PITCH
+        ZERO = T(0)
+
+        @inlined
+        def write(y, total, mine, col, n, at, stride, row, residue_h, residue_w, rows, g):
+            """Write column number ``col`` of the thread, which is destination pixel ``n`` of the phase."""
+            if n < g.cols:
+                picture, pixel = n // (g.pixels_h * g.pixels_w), n % (g.pixels_h * g.pixels_w)
+                oy = pixel // g.pixels_w * g.modulus_h + residue_h
+                ox = pixel % g.pixels_w * g.modulus_w + residue_w
+                if oy < g.oH and ox < g.oW:
+                    place = at + picture * (g.groups * g.M * stride) + oy * g.oW + ox
+                    write_column(y, total, mine, col, place, stride, row, rows)
+
+        @inlined
+        def write_vector(y, total, mine, col, n, at, stride, row, residue_h, residue_w, rows, g):
+            write(y, total, mine, col, n, at, stride, row, residue_h, residue_w, rows, g)
+            if VECTOR > 1:
+                write(y, total, mine, col + 1, n + 1, at, stride, row, residue_h, residue_w, rows, g)
+            if VECTOR > 2:
+                write(y, total, mine, col + 2, n + 2, at, stride, row, residue_h, residue_w, rows, g)
+                write(y, total, mine, col + 3, n + 3, at, stride, row, residue_h, residue_w, rows, g)
+
+        def run(y, x, packed, bias, g):
+            if SIMULATED:
+                left = cuda.shared.array(ROW_MEMORY, T)
+                right = cuda.shared.array(COL_MEMORY, T)
+            else:
+                left = cuda.shared.array(ROW_MEMORY, T, alignment=16)
+                right = cuda.shared.array(COL_MEMORY, T, alignment=16)
+            total = cuda.local.array(SUMS, T)
+            mine = cuda.local.array(OWN_ROWS, T)
+            others = cuda.local.array(OWN_COLS, T)
+            next_left = cuda.local.array(ROW_LOADS, T)
+            next_right = cuda.local.array(COL_LOADS, T)
+            for i in range(SUMS):
+                total[i] = ZERO
+
+            # which part of the work this block has
+            thread, block = cuda.threadIdx.x, np.int32(cuda.blockIdx.x)
+            row_tile = np.int32(block % np.int32(g.row_tiles))
+            block = np.int32(block // np.int32(g.row_tiles))
+            col_tile = np.int32(block % np.int32(g.col_tiles))
+            block = np.int32(block // np.int32(g.col_tiles))
+            split = np.int32(block % np.int32(g.splits))
+            block = np.int32(block // np.int32(g.splits))
+            phases = np.int32(g.phases_h * g.phases_w)
+            phase, group = np.int32(block % phases), np.int32(block // phases)
+            residue_h, residue_w = np.int32(phase // g.phases_w), np.int32(phase % g.phases_w)
+            first_y, count_y, start_y = _phase_axis(
+                residue_h, g.kH, g.modulus_h, g.padding_h, g.dilation_h, g.skip_h
+            )  # fmt: skip
+            first_x, count_x, start_x = _phase_axis(
+                residue_w, g.kW, g.modulus_w, g.padding_w, g.dilation_w, g.skip_w
+            )  # fmt: skip
+            taps, plane = np.int32(count_y * count_x), g.H * g.W
+            chunks = np.int32((g.C + DEPTH - 1) // DEPTH)
+            steps = np.int32(chunks * taps)
+            per_split = np.int32((steps + g.splits - 1) // g.splits)
+            begin = np.int32(split * per_split)
+            end = np.int32(min(np.int32(begin + per_split), steps))
+
+            # the pixel for which this thread fetches, and where that begins in the source
+            col, depth = thread & COL_MASK, thread >> COL_SHIFT
+            n = np.int32(col_tile * COLS + col)
+            pixels = np.int32(g.pixels_h * g.pixels_w)
+            picture, pixel = np.int32(n // pixels), np.int32(n % pixels)
+            sy = np.int32(pixel // np.int32(g.pixels_w) * g.scale_h + start_y)
+            sx = np.int32(pixel % np.int32(g.pixels_w) * g.scale_w + start_x)
+            is_pixel = n < g.cols
+            # cell of the kernel (i, j), and chunk of channels, of the first step
+            chunk, tap = np.int32(0), np.int32(0)
+            if taps > 0:
+                chunk, tap = np.int32(begin // taps), np.int32(begin % taps)
+            i, j = np.int32(0), np.int32(0)
+            if count_x > 0:
+                i, j = np.int32(tap // count_x), np.int32(tap % count_x)
+            base = (picture * g.groups + group) * g.C * plane + (chunk * DEPTH + depth) * plane
+            base += sy * g.W + sx
+            channels = np.int32(g.C - chunk * DEPTH - depth)
+            width = g.row_tiles * ROWS
+            row, slow = thread & ROW_MASK, thread >> ROW_SHIFT
+            weights = ((group * chunks + chunk) * (g.kH * g.kW) * DEPTH + slow) * width + row_tile * ROWS + row
+
+            for step in range(begin, end + 1):
+                if step < end:
+                    iy, ix = np.int32(sy + i * g.step_h), np.int32(sx + j * g.step_w)
+                    inside = is_pixel and iy >= 0 and iy < g.H and ix >= 0 and ix < g.W
+                    at = base + i * (g.step_h * g.W) + j * g.step_w
+                    for k in range(COL_LOADS):
+                        value = ZERO
+                        if inside and k * COL_SLOW < channels:
+                            value = x[np.uint64(at + k * COL_SLOW * plane)]
+                        next_right[k] = value
+                    cell = (first_y + i * g.skip_h) * g.kW + first_x + j * g.skip_w
+                    at = weights + cell * DEPTH * width
+                    for k in range(ROW_LOADS):
+                        next_left[k] = packed[np.uint64(at + k * ROW_SLOW * width)]
+                    j = np.int32(j + 1)
+                    if j == count_x:
+                        i, j = np.int32(i + 1), np.int32(0)
+                        if i == count_y:
+                            i = np.int32(0)
+                            base += DEPTH * plane
+                            channels = np.int32(channels - DEPTH)
+                            weights += g.kH * g.kW * DEPTH * width
+                if step > begin:
+                    multiply(total, mine, others, left, right, (step - 1) & 1, thread // ACROSS, thread & (ACROSS - 1))
+                if step < end:
+                    half = step & 1
+                    stage(left, next_left, ROW_LOADS, (half * DEPTH + slow) * ROW_PITCH + row, ROW_STEP)
+                    stage(right, next_right, COL_LOADS, (half * DEPTH + depth) * COL_PITCH + col, COL_STEP)
+                cuda.syncthreads()
+
+            down, along = thread // ACROSS, thread & (ACROSS - 1)
+            channel, stride = group * g.M + row_tile * ROWS, g.oH * g.oW
+            rows = g.M - row_tile * ROWS
+            for k in range(OWN_ROWS):
+                m = (k // VECTOR * (ROWS // OWN_ROWS) + down) * VECTOR + k % VECTOR
+                mine[k] = ZERO
+                if g.has_bias and m < rows:
+                    mine[k] = bias[np.uint64(channel + m)]
+            at = split * g.size + channel * stride
+            n = col_tile * COLS + along * VECTOR
+            write_vector(y, total, mine, 0, n, at, stride, down, residue_h, residue_w, rows, g)
+            if COL_VECTORS > 1:
+                n += ACROSS * VECTOR
+                write_vector(y, total, mine, VECTOR, n, at, stride, down, residue_h, residue_w, rows, g)
+
+        return run
+
+    gather_kernel.__name__ = f"gather_{size}"
+    plan = NamedUniTuple(int64, len(Plan._fields), Plan)
+    return typed_kernel(lambda T: (T[::1], T[::1], T[::1], T[::1], plan))(gather_kernel)
+
+
+_GATHER = {size: _gather_kernel(size) for size in SIZES}
