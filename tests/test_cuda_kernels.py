@@ -16,6 +16,7 @@ OPERATORS = (
     "iou",
     "pasting",
     "conv2d",
+    "conv_transpose2d",
     "linear",
     "relu",
     "sigmoid",
