@@ -72,7 +72,7 @@ def test_huge_and_far_boxes(dtype, ratio, aligned):
 
 
 @pytest.mark.usefixtures("_either_way")
-@pytest.mark.parametrize("output_size", [1, (3, 2), (40, 33)])
+@pytest.mark.parametrize("output_size", [1, (3, 2), (12, 9)])
 def test_values_on_the_device_give_what_those_of_the_host_give(output_size):
     x, rois = _map_and_rois()
     x_there, rois_there = cuda.to_device(x), cuda.to_device(rois)

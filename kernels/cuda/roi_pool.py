@@ -254,7 +254,7 @@ def _places_kernel(verdict, first, after, argmax, K, C, H, W, oH, oW):
             for c in range(part, C, parts):
                 place = argmax[uint64((k * C + c) * bins + b)]
                 if place < -1 or place >= H * W:
-                    verdict[0] = 1  # whoever writes, it is the same
+                    cuda.atomic.max(verdict, 0, int32(1))
                 elif place >= 0:
                     iy = int32(uint32(place) // uint32(W))
                     ix = int32(place - iy * W)

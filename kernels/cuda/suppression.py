@@ -8,10 +8,12 @@
    lie in shared memory. What a thread finds is one word: bit j says that its box would suppress box j of the 64.
    Blocks below the diagonal have nothing to do: a box suppresses only later ones.
 3. **Decide.** One block goes through the boxes in order, 64 at a time. Within the 64, each decision hangs on those
-   before it: all threads go through the same 64 words of the diagonal. Then each thread takes columns of words, and
-   joins to what is suppressed so far what the boxes kept of these 64 suppress among later ones. Boxes that are kept
-   are written down, each at its place among them.
+   before it: all threads go through the same 64 words of the diagonal. Boxes that are kept are written down, each at
+   its place among them. Then what they suppress among later boxes is joined to what is suppressed so far: neighbouring
+   threads take neighbouring words, and rows of threads some of the 64 rows each, so that many reads are on their way.
 """
+
+import math
 
 import numpy as np
 from numba.types import int32, int64, uint64
@@ -28,7 +30,8 @@ TILE = 64
 RANKED, PARTS = tile(32, 4), tile(8, 2)
 #: Threads of a block that compares: all boxes of the tile at once, or in the simulator some after the others.
 COMPARING = tile(TILE, 4)
-DECIDING = tile(256, 4)
+#: Words side by side, and parts of their rows, that the deciding block joins at once.
+DECIDING = tile(64, 4), tile(4, 2)
 
 
 def nms(boxes, scores, iou_threshold):
@@ -146,39 +149,55 @@ def _overlap_kernel(T):
     return overlap_kernel
 
 
-@typed_kernel(lambda T: (int64[::1], uint64[::1], uint64[::1], int32[::1], int64), threads=DECIDING)
+@typed_kernel(lambda T: (int64[::1], uint64[::1], uint64[::1], int32[::1], int64), threads=math.prod(DECIDING))
 def _decide_kernel(T):
+    columns, parts = DECIDING
+    rows = TILE // parts
+
     def decide_kernel(kept, gone, suppressing, order, count):
         diagonal = cuda.shared.array(TILE, uint64)
+        partial = cuda.shared.array(DECIDING[::-1], uint64)
+        lane, part = cuda.threadIdx.x, cuda.threadIdx.y
+        thread, threads = part * columns + lane, columns * parts
         words = (count + TILE - 1) // TILE
-        found = int64(0)
-        for word in range(cuda.threadIdx.x, words, cuda.blockDim.x):
-            gone[word] = 0
+        one, found = uint64(1), int64(0)
+        for word in range(thread, words, threads):
+            left = count - word * TILE
+            # what lies beyond the last box is gone from the start
+            gone[word] = ~((one << uint64(left)) - one) if left < TILE else uint64(0)
         for word in range(words):
             first = word * TILE
-            left = min(count - first, TILE)
-            for i in range(cuda.threadIdx.x, left, cuda.blockDim.x):
-                diagonal[i] = suppressing[(first + i) * words + word]
+            for i in range(thread, TILE, threads):
+                diagonal[i] = suppressing[(first + i) * words + word] if first + i < count else uint64(0)
             cuda.syncthreads()  # what is gone is known now, too
             out, keep = gone[word], uint64(0)
-            for i in range(left):
-                bit = uint64(1) << uint64(i)
+            for i in range(TILE):
+                row, bit = diagonal[i], one << uint64(i)
                 if not out & bit:
                     keep |= bit
-                    out |= diagonal[i]
-            for i in range(cuda.threadIdx.x, left, cuda.blockDim.x):
-                bit = uint64(1) << uint64(i)
+                    out |= row
+            for i in range(thread, TILE, threads):
+                bit = one << uint64(i)
                 if keep & bit:
-                    kept[found + cuda.popc(keep & (bit - uint64(1)))] = order[first + i]
+                    kept[found + cuda.popc(keep & (bit - one))] = order[first + i]
             found += cuda.popc(keep)
-            for later in range(word + 1 + cuda.threadIdx.x, words, cuda.blockDim.x):
-                out = gone[later]
-                for i in range(left):
-                    if keep & (uint64(1) << uint64(i)):
-                        out |= suppressing[uint64((first + i) * words + later)]
-                gone[later] = out
-            cuda.syncthreads()  # before the next diagonal is laid down
-        if cuda.threadIdx.x == 0:
+            for start in range(word + 1, words, columns):
+                later, joined = start + lane, uint64(0)
+                if later < words:
+                    for i in range(rows):
+                        # read them all, and mask those not kept: then no read waits for another
+                        number = part * rows + i
+                        row = suppressing[uint64(min(first + number, count - 1) * words + later)]
+                        joined |= row & (uint64(0) - ((keep >> uint64(number)) & one))
+                partial[part, lane] = joined
+                cuda.syncthreads()
+                if part == 0 and later < words:
+                    joined = gone[later]
+                    for p in range(parts):
+                        joined |= partial[p, lane]
+                    gone[later] = joined
+                cuda.syncthreads()  # before the next parts, or the next diagonal, are laid down
+        if thread == 0:
             kept[count] = found
 
     return decide_kernel

@@ -89,7 +89,7 @@ def _beyond_kernel(verdict, a, count, limit, number):
     cuda.syncthreads()
     for i in range(cuda.threadIdx.x, count, cuda.blockDim.x):
         if not (abs(a[i]) <= limit):  # so for NaN
-            verdict[0] = 1  # whoever writes, it is the same
+            cuda.atomic.max(verdict, 0, int32(1))
 
 
 @typed_kernel(lambda T: (int32[::1], T[::1], int64, int64, T, int64, int64, int64), threads=THREADS)
@@ -103,13 +103,13 @@ def _rois_kernel(T):
         for k in range(cuda.threadIdx.x, count, cuda.blockDim.x):
             index = rois[5 * k]
             if not (index >= 0 and index < pictures and index == math.floor(index)):
-                verdict[0] = 1
+                cuda.atomic.max(verdict, 0, int32(1))
             for axis in range(2):
                 low, high = rois[5 * k + 2 - axis], rois[5 * k + 4 - axis]
                 size = times(high, scale) - times(low, scale)
                 # a corner that is not finite has no finite product, not even with 0
                 if size - size != 0 or (refuse_reversed and high < low):
-                    verdict[0] = 1
+                    cuda.atomic.max(verdict, 0, int32(1))
                     continue
                 cells = abs(size) / T(across if axis else down)
                 cuda.atomic.max(verdict, 1 + axis, int32(_MANY if cells >= _MANY else math.ceil(cells) + 1))
