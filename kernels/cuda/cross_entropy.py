@@ -122,16 +122,20 @@ def _arguments(T):
 
 def _exponentials(T):
     @device_function
-    def exponentials(x, start, stop, step):
-        """Return the largest score, and the sum over classes of ``exp(score - largest)``."""
+    def exponentials(x, start, stop, step, true):
+        """Return the largest score, the sum over classes of ``exp(score - largest)``, and the score at ``true``."""
         largest = x[start]
+        chosen = largest  # taken as it comes by: neighbours differ in their classes, and would read far apart
         for k in range(start + step, stop, step):
             if x[k] > largest:
                 largest = x[k]
         total = T(0)
         for k in range(start, stop, step):
-            total += T(math.exp(x[k] - largest))
-        return largest, total
+            score = x[k]
+            total += T(math.exp(score - largest))
+            if k == true:
+                chosen = score
+        return largest, total, chosen
 
     return exponentials
 
@@ -142,12 +146,11 @@ def _loss(T):
     @device_function
     def loss(x, t, weight, weighted, smoothing, start, classes, pixels):
         """Return the loss of one pixel, whose true class is t."""
-        stop = start + classes * pixels
-        largest, total = exponentials(x, start, stop, pixels)
+        largest, total, score = exponentials(x, start, start + classes * pixels, pixels, start + t * pixels)
         log_total = T(math.log(total))
         true_weight = weight[t] if weighted else T(1)
         # minus log_p: both differences are exact where a difference from largest + log_total would be rounded
-        result = (T(1) - smoothing) * true_weight * ((largest - x[start + t * pixels]) + log_total)
+        result = (T(1) - smoothing) * true_weight * ((largest - score) + log_total)
         if smoothing > T(0):
             spread = smoothing / T(classes)
             for k in range(classes):
@@ -246,7 +249,7 @@ def _cross_entropy_gradient_kernel(T):
                 if smoothing > T(0):
                     for k in range(classes):
                         sum_q += spread * (weight[k] if weighted else T(1))
-                largest, total = exponentials(x, start, stop, pixels)
+                largest, total, _ = exponentials(x, start, stop, pixels, start)
                 upstream = dy[i] if each else dy[0]
                 for k in range(classes):
                     q = spread * (weight[k] if weighted else T(1))
