@@ -24,9 +24,7 @@ def _host(results):
 @BOTH
 @pytest.mark.parametrize("shape", [(3, 1, 1, 17), (2, 2, 5, 7), (40, 1, 1, 1), (1, 3, 1, 2)], ids=str)
 def test_batch_norm_in_parts(shape, dtype, rng):
-    channels, count = shape[1], shape[0] * shape[2] * shape[3]
-    parts, size = batch_norm._parts(channels, count)
-    assert (parts - 1) * size < count <= parts * size
+    channels = shape[1]
     x, dy = (np.asarray(rng.standard_normal(shape) + 5, dtype) for _ in range(2))
     gamma, beta = (np.asarray(rng.standard_normal(channels), dtype) for _ in range(2))
     results = []
@@ -41,10 +39,14 @@ def test_batch_norm_in_parts(shape, dtype, rng):
 
 
 @pytest.mark.parametrize("channels", [1, 3, 64, 5000])
-@pytest.mark.parametrize("count", [2, 100, 5000, 1 << 22])
-def test_parts_hold_every_value_once(channels, count):
-    parts, size = batch_norm._parts(channels, count)
-    assert parts >= 1 and (parts - 1) * size < count <= parts * size
+@pytest.mark.parametrize("pictures", [1, 2, 7, 1000])
+@pytest.mark.parametrize("pixels", [1, 2, 49, 3136, 1 << 20])
+def test_parts_hold_every_value_once(channels, pictures, pixels):
+    parts, block, cut = batch_norm._parts((pictures, channels, 1, pixels))
+    groups = parts // cut.strips
+    assert parts == groups * cut.strips and block[0] * block[1] == batch_norm._THREADS
+    assert (groups - 1) * cut.pictures_each < pictures <= groups * cut.pictures_each
+    assert (cut.strips - 1) * cut.pixels_each < pixels <= cut.strips * cut.pixels_each
 
 
 @BOTH

@@ -12,12 +12,14 @@ means p and q have, together, the squared deviations of both and another ``(p - 
 """
 
 import math
+from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
-from numba.types import boolean, float64, int64
+from numba.types import NamedUniTuple, boolean, float64, int64
 
 from kernels import checks
-from kernels.cuda.array import empty, on_device, to_device, to_host
+from kernels.cuda.array import empty, on_device, to_host, zeros
 from kernels.cuda.device import cuda, device_function, kernel, tile, typed_kernel
 
 #: Threads of a block that takes sums: a power of two.
@@ -71,21 +73,20 @@ def batch_norm_forward(x, gamma, beta, running_mean, running_var, training, mome
     channels, pixels = x.shape[1], x.shape[2] * x.shape[3]
     y = empty(x.shape, x.dtype)
     if training and not x.size:
-        return y, *_zeros(x, 2)
+        return y, zeros(x.shape[1:2], x.dtype), zeros(x.shape[1:2], x.dtype)
     mean, inv_std, constants = _per_channel(x, 1), _per_channel(x, 1), _per_channel(x, 3)
     affine = _or(gamma, mean), _or(beta, mean), gamma is not None, beta is not None
     if not training:
         given = mean_so_far.raw, var_so_far.raw
         _given_statistics_kernel.over(channels, mean.raw, inv_std.raw, constants.raw, *given, *affine, eps, channels)
     elif channels:
-        count = x.shape[0] * pixels
-        parts, size = _parts(channels, count)
-        sums = empty((2, channels, parts), np.float64)
-        _statistics_kernel.run(channels * parts, _THREADS, sums.raw, x.raw, channels, pixels, count, parts, size)
+        parts, block, cut = _parts(x.shape)
+        sums = empty((3, channels, parts), np.float64)
+        _statistics_kernel.run(channels * parts, block, sums.raw, x.raw, channels, parts, cut, dtype=x.dtype)
         kept = _or(mean_so_far, mean), _or(var_so_far, inv_std), mean_so_far is not None
         results = mean.raw, inv_std.raw, constants.raw
         _merge_statistics_kernel.run(
-            channels, _THREADS, *results, *kept, sums.raw, *affine, momentum, eps, channels, count, parts, size
+            channels, _THREADS, *results, *kept, sums.raw, *affine, momentum, eps, channels, x.shape[0] * pixels, parts
         )
         for host, device in zip(running, (mean_so_far, var_so_far), strict=True):
             if host is not None and host is not device:
@@ -124,13 +125,12 @@ def batch_norm_backward(dy, x, gamma, mean, inv_std, training):
     channels, pixels = x.shape[1], x.shape[2] * x.shape[3]
     dx = empty(x.shape, x.dtype)
     if not x.size:
-        return dx, *_zeros(x, 2)
+        return dx, zeros(x.shape[1:2], x.dtype), zeros(x.shape[1:2], x.dtype)
     count = x.shape[0] * pixels
-    parts, size = _parts(channels, count)
+    parts, block, cut = _parts(x.shape)
     sums, constants = empty((2, channels, parts), np.float64), _per_channel(x, 3)
-    _sums_kernel.run(
-        channels * parts, _THREADS, sums.raw, dy.raw, x.raw, mean.raw, channels, pixels, count, parts, size
-    )
+    arrays = sums.raw, dy.raw, x.raw, mean.raw
+    _sums_kernel.run(channels * parts, block, *arrays, channels, parts, cut, dtype=x.dtype)
     dgamma, dbeta = _per_channel(x, 1), _per_channel(x, 1)
     results = dgamma.raw, dbeta.raw, constants.raw
     _merge_sums_kernel.run(
@@ -143,20 +143,37 @@ def batch_norm_backward(dy, x, gamma, mean, inv_std, training):
     return dx, dgamma, dbeta
 
 
-def _parts(channels, count):
-    """Return into how many parts the values of each channel are cut, and how many values each has."""
-    parts = max(1, min(count // _VALUES, -(-_PARTS // channels)))
-    size = -(-count // parts)
-    return -(-count // size), size
+class Cut(NamedTuple):
+    """How the values of a channel are cut into parts: groups of pictures, strips of their planes."""
+
+    pictures: int
+    pixels: int
+    pictures_each: int
+    pixels_each: int
+    strips: int
+
+
+_CUT = NamedUniTuple(int64, len(Cut._fields), Cut)
+
+
+@lru_cache(maxsize=1000)
+def _parts(shape):
+    """Return into how many parts each channel of pictures is cut, the threads of their blocks, and the cut.
+
+    Threads stand side by side along a plane; where planes are small, a block takes several pictures at once.
+    """
+    pictures, channels, pixels = shape[0], shape[1], shape[2] * shape[3]
+    wanted = max(1, min(pictures * pixels // _VALUES, -(-_PARTS // channels)))
+    pictures_each = -(-pictures // min(wanted, pictures))
+    groups = -(-pictures // pictures_each)
+    pixels_each = -(-pixels // min(-(-wanted // groups), -(-pixels // _VALUES)))
+    strips = -(-pixels // pixels_each)
+    across = min(_THREADS, 1 << (pixels_each - 1).bit_length())
+    return groups * strips, (across, _THREADS // across), Cut(pictures, pixels, pictures_each, pixels_each, strips)
 
 
 def _per_channel(x, numbers):
     return empty((numbers * x.shape[1],), x.dtype)
-
-
-def _zeros(x, arrays):
-    """Return arrays of zeros, one value per channel: of no pixels."""
-    return tuple(to_device(np.zeros(x.shape[1], x.dtype)) for _ in range(arrays))
 
 
 def _or(a, other):
@@ -169,9 +186,11 @@ def _or(a, other):
 
 @device_function
 def _deviations(count, total, squares, other_count, other_total, other_squares):
-    """Return the squared deviations of two groups of values together, the first not empty."""
+    """Return the squared deviations of two groups of values together."""
     if other_count == 0:
         return squares
+    if count == 0:
+        return other_squares
     apart = total / count - other_total / other_count
     return squares + other_squares + apart * apart * (count * (other_count / (count + other_count)))
 
@@ -182,7 +201,7 @@ def _fold(counts, totals, squares, thread):
     half = _THREADS // 2
     while half > 0:
         cuda.syncthreads()
-        if thread < half and counts[thread + half] > 0:
+        if thread < half:
             i, j = thread, thread + half
             squares[i] = _deviations(counts[i], totals[i], squares[i], counts[j], totals[j], squares[j])
             totals[i] += totals[j]
@@ -202,31 +221,47 @@ def _fold_sums(a, b, thread):
         half //= 2
 
 
-@kernel(lambda T: (float64[::1], T[::1], int64, int64, int64, int64, int64), threads=_THREADS)
-def _statistics_kernel(sums, x, channels, pixels, count, parts, size):
-    """A block: sum and squared deviations of one part of one channel. Its threads read pixels side by side."""
+@device_function
+def _place(parts, cut):
+    """Return the channel and the part that a block sums up, its pictures and pixels from first to end."""
+    channel, part = cuda.blockIdx.x // parts, cuda.blockIdx.x % parts
+    group, strip = part // cut.strips, part % cut.strips
+    first_picture, first_pixel = group * cut.pictures_each, strip * cut.pixels_each
+    end_picture = min(first_picture + cut.pictures_each, cut.pictures)
+    return channel, part, first_picture, end_picture, first_pixel, min(first_pixel + cut.pixels_each, cut.pixels)
+
+
+@kernel(lambda T: (float64[::1], T[::1], int64, int64, _CUT), threads=_THREADS)
+def _statistics_kernel(sums, x, channels, parts, cut):
+    """A block: how many values one part of one channel has, their sum and their squared deviations."""
     counts = cuda.shared.array(_THREADS, float64)
     totals = cuda.shared.array(_THREADS, float64)
     squares = cuda.shared.array(_THREADS, float64)
-    channel, part, thread = cuda.blockIdx.x % channels, cuda.blockIdx.x // channels, cuda.threadIdx.x
-    first, end = part * size + thread, min((part + 1) * size, count)
-
-    # which picture and which pixel comes next, without a division for each
-    picture, pixel = first // pixels, first % pixels
-    pictures_on, pixels_on = _THREADS // pixels, _THREADS % pixels
+    channel, part, picture, end_picture, first, end = _place(parts, cut)
+    across, thread = cuda.blockDim.x, cuda.threadIdx.y * cuda.blockDim.x + cuda.threadIdx.x
+    picture, first = picture + cuda.threadIdx.y, first + cuda.threadIdx.x
     near, total, square, n = float64(0), float64(0), float64(0), 0
-    if first < end:
-        near = float64(x[(picture * channels + channel) * pixels + pixel])
+    if picture < end_picture and first < end:
+        near = float64(x[(picture * channels + channel) * cut.pixels + first])
         if not math.isfinite(near):  # nothing can be told from it
             near = float64(0)
-    for _ in range(first, end, _THREADS):
-        d = float64(x[(picture * channels + channel) * pixels + pixel]) - near
-        total += d
-        square += d * d
-        n += 1
-        picture, pixel = picture + pictures_on, pixel + pixels_on
-        if pixel >= pixels:
-            picture, pixel = picture + 1, pixel - pixels
+    while picture < end_picture:
+        plane = (picture * channels + channel) * cut.pixels
+        i, beyond = plane + first, plane + end
+        while i + 3 * across < beyond:  # four at a time: all are on their way before the first is needed
+            a, b, c, d = x[i], x[i + across], x[i + 2 * across], x[i + 3 * across]
+            da, db, dc, dd = float64(a) - near, float64(b) - near, float64(c) - near, float64(d) - near
+            total += (da + db) + (dc + dd)
+            square += (da * da + db * db) + (dc * dc + dd * dd)
+            n += 4
+            i += 4 * across
+        while i < beyond:
+            alone = float64(x[i]) - near
+            total += alone
+            square += alone * alone
+            n += 1
+            i += across
+        picture += cuda.blockDim.y
     counts[thread], totals[thread], squares[thread] = n, 0, 0
     if n > 0:
         square -= total * (total / n)
@@ -236,21 +271,21 @@ def _statistics_kernel(sums, x, channels, pixels, count, parts, size):
         squares[thread] = square
     _fold(counts, totals, squares, thread)
     if thread == 0:
-        sums[channel * parts + part] = totals[0]
-        sums[(channels + channel) * parts + part] = squares[0]
+        at = channel * parts + part
+        sums[at], sums[channels * parts + at], sums[2 * channels * parts + at] = counts[0], totals[0], squares[0]
 
 
 @typed_kernel(
     lambda T: (
         *(T[::1], T[::1], T[::1]), *(T[::1], T[::1], boolean), float64[::1], *(T[::1], T[::1], boolean, boolean),
-        *(float64, float64), *(int64, int64, int64, int64),
+        *(float64, float64), *(int64, int64, int64),
     ),
     threads=_THREADS,
 )  # fmt: skip
 def _merge_statistics_kernel(T):
     def merge_statistics(
         mean, inv_std, constants, running_mean, running_var, keep, sums, gamma, beta, has_gamma, has_beta,
-        momentum, eps, channels, count, parts, size,
+        momentum, eps, channels, count, parts,
     ):  # fmt: skip
         """A block: one channel, all parts brought together, and what normalises it."""
         counts = cuda.shared.array(_THREADS, float64)
@@ -258,11 +293,9 @@ def _merge_statistics_kernel(T):
         squares = cuda.shared.array(_THREADS, float64)
         channel, thread = cuda.blockIdx.x, cuda.threadIdx.x
         n, total, square = float64(0), float64(0), float64(0)
-        for part in range(thread, parts, _THREADS):
-            of_part = float64(min(size, count - part * size))
-            total_of_part = sums[channel * parts + part]
-            square_of_part = sums[(channels + channel) * parts + part]
-            square = _deviations(of_part, total_of_part, square_of_part, n, total, square)
+        for at in range(channel * parts + thread, (channel + 1) * parts, _THREADS):
+            of_part, total_of_part = sums[at], sums[channels * parts + at]
+            square = _deviations(n, total, square, of_part, total_of_part, sums[2 * channels * parts + at])
             total += total_of_part
             n += of_part
         counts[thread], totals[thread], squares[thread] = n, total, square
@@ -318,40 +351,54 @@ def _normalise_kernel(y, x, constants, planes, pixels, channels):
     """A thread: the pixels at one place of some planes."""
     first, first_plane = cuda.grid(2)
     pixels_on, planes_on = cuda.gridsize(2)
-    for plane in range(first_plane, planes, planes_on):
+    plane = first_plane
+    while plane < planes:
         channel = plane % channels
         centre, scale = constants[channel], constants[channels + channel]
         shift = constants[2 * channels + channel]
-        for i in range(plane * pixels + first, (plane + 1) * pixels, pixels_on):
+        i, end = plane * pixels + first, (plane + 1) * pixels
+        while i + 3 * pixels_on < end:
+            a, b, c, d = x[i], x[i + pixels_on], x[i + 2 * pixels_on], x[i + 3 * pixels_on]
+            y[i], y[i + pixels_on] = (a - centre) * scale + shift, (b - centre) * scale + shift
+            i += 2 * pixels_on
+            y[i], y[i + pixels_on] = (c - centre) * scale + shift, (d - centre) * scale + shift
+            i += 2 * pixels_on
+        while i < end:
             y[i] = (x[i] - centre) * scale + shift
+            i += pixels_on
+        plane += planes_on
 
 
 # ---- backward --------------------------------------------------------------------------------------------------------
 
 
-@kernel(lambda T: (float64[::1], T[::1], T[::1], T[::1], int64, int64, int64, int64, int64), threads=_THREADS)
-def _sums_kernel(sums, dy, x, mean, channels, pixels, count, parts, size):
+@kernel(lambda T: (float64[::1], T[::1], T[::1], T[::1], int64, int64, _CUT), threads=_THREADS)
+def _sums_kernel(sums, dy, x, mean, channels, parts, cut):
     """A block: the sums of dy and of dy * (x - mean) over one part of one channel."""
     totals = cuda.shared.array(_THREADS, float64)
     dots = cuda.shared.array(_THREADS, float64)
-    channel, part, thread = cuda.blockIdx.x % channels, cuda.blockIdx.x // channels, cuda.threadIdx.x
-    first, end = part * size + thread, min((part + 1) * size, count)
-    picture, pixel = first // pixels, first % pixels
-    pictures_on, pixels_on = _THREADS // pixels, _THREADS % pixels
+    channel, part, picture, end_picture, first, end = _place(parts, cut)
+    across, thread = cuda.blockDim.x, cuda.threadIdx.y * cuda.blockDim.x + cuda.threadIdx.x
+    picture, first = picture + cuda.threadIdx.y, first + cuda.threadIdx.x
     average, total, dot = float64(mean[channel]), float64(0), float64(0)
-    for _ in range(first, end, _THREADS):
-        at = (picture * channels + channel) * pixels + pixel
-        gradient = float64(dy[at])
-        total += gradient
-        dot += gradient * (float64(x[at]) - average)
-        picture, pixel = picture + pictures_on, pixel + pixels_on
-        if pixel >= pixels:
-            picture, pixel = picture + 1, pixel - pixels
+    while picture < end_picture:
+        plane = (picture * channels + channel) * cut.pixels
+        i, beyond = plane + first, plane + end
+        while i + across < beyond:
+            a, b, xa, xb = dy[i], dy[i + across], x[i], x[i + across]
+            total += float64(a) + float64(b)
+            dot += float64(a) * (float64(xa) - average) + float64(b) * (float64(xb) - average)
+            i += 2 * across
+        while i < beyond:
+            total += float64(dy[i])
+            dot += float64(dy[i]) * (float64(x[i]) - average)
+            i += across
+        picture += cuda.blockDim.y
     totals[thread], dots[thread] = total, dot
     _fold_sums(totals, dots, thread)
     if thread == 0:
-        sums[channel * parts + part] = totals[0]
-        sums[(channels + channel) * parts + part] = dots[0]
+        at = channel * parts + part
+        sums[at], sums[channels * parts + at] = totals[0], dots[0]
 
 
 @kernel(
@@ -363,9 +410,9 @@ def _merge_sums_kernel(dgamma, dbeta, constants, sums, gamma, has_gamma, inv_std
     dots = cuda.shared.array(_THREADS, float64)
     channel, thread = cuda.blockIdx.x, cuda.threadIdx.x
     total, dot = float64(0), float64(0)
-    for part in range(thread, parts, _THREADS):
-        total += sums[channel * parts + part]
-        dot += sums[(channels + channel) * parts + part]
+    for at in range(channel * parts + thread, (channel + 1) * parts, _THREADS):
+        total += sums[at]
+        dot += sums[channels * parts + at]
     totals[thread], dots[thread] = total, dot
     _fold_sums(totals, dots, thread)
     if thread == 0:
@@ -382,12 +429,23 @@ def _gradient_kernel(dx, dy, x, mean, constants, training, planes, pixels, chann
     """A thread: the pixels at one place of some planes. Given statistics are constants, and x is not read."""
     first, first_plane = cuda.grid(2)
     pixels_on, planes_on = cuda.gridsize(2)
-    for plane in range(first_plane, planes, planes_on):
+    plane = first_plane
+    while plane < planes:
         channel = plane % channels
         scale, slope = constants[channel], constants[channels + channel]
         shift, average = constants[2 * channels + channel], mean[channel]
-        for i in range(plane * pixels + first, (plane + 1) * pixels, pixels_on):
-            if training:
+        i, end = plane * pixels + first, (plane + 1) * pixels
+        if training:
+            while i + pixels_on < end:
+                a, b, xa, xb = dy[i], dy[i + pixels_on], x[i], x[i + pixels_on]
+                dx[i] = a * scale + ((xa - average) * slope + shift)
+                dx[i + pixels_on] = b * scale + ((xb - average) * slope + shift)
+                i += 2 * pixels_on
+            while i < end:
                 dx[i] = dy[i] * scale + ((x[i] - average) * slope + shift)
-            else:
+                i += pixels_on
+        else:
+            while i < end:
                 dx[i] = dy[i] * scale
+                i += pixels_on
+        plane += planes_on

@@ -167,7 +167,8 @@ class Kernel:
     def over_rows(self, rows, columns, *arguments):
         """Start as many threads as are good for the elements of ``rows`` rows, none for 0: neighbours along a row.
 
-        The kernel goes through both in strides: ``column, row = cuda.grid(2)``, steps ``cuda.gridsize(2)``.
+        The kernel goes through both in strides: ``column, row = cuda.grid(2)``, steps ``cuda.gridsize(2)``. Loops with
+        ``while`` are faster here: a ``range`` with a step divides to know its length.
         """
         if rows * columns:
             self.run(*grid_for_rows(rows, columns, self.threads), *arguments)
@@ -240,13 +241,19 @@ def grid_for(count, threads=THREADS):
 
 
 def grid_for_rows(rows, columns, threads=THREADS):
-    """Return blocks and threads for rows of elements; narrow rows share a block."""
+    """Return blocks and threads for rows of elements.
+
+    Narrow rows share a block. A thread takes up to four elements of a row, as long as all processors have work: what
+    it finds out about its row serves them all.
+    """
     if SIMULATED:
         return _SIMULATED_ROWS
+    processors = properties().processors
     across = min(threads, 1 << (columns - 1).bit_length())
     down = threads // across
-    most = BLOCKS_PER_PROCESSOR * properties().processors
-    blocks_across = min(-(-columns // across), most)
+    most = BLOCKS_PER_PROCESSOR * processors
+    each = max(1, min(4, rows * columns // (2048 * processors)))
+    blocks_across = min(-(-columns // (across * each)), most)
     blocks_down = min(-(-rows // down), max(1, most // blocks_across), _MOST_BLOCKS_DOWN)
     return (blocks_across, blocks_down), (across, down)
 

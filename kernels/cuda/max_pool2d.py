@@ -74,7 +74,8 @@ def max_pool2d_forward(x, kernel_size, stride=None, padding=0, dilation=1, ceil_
     (x,) = on_device(x)
     y = empty((g.N, g.C, g.oH, g.oW), x.dtype)
     indices = PooledIndices(empty(y.shape, np.int64), g)
-    _max_pool2d_kernel.over_rows(g.N * g.C * g.oH, g.oW, y.raw, indices.raw, x.raw, g)
+    edge = g.kH if g.kH == g.kW and g.dH == g.dW == 1 and g.kH in _POOLINGS else 0
+    _POOLINGS[edge].over_rows(g.N * g.C * g.oH, g.oW, y.raw, indices.raw, x.raw, g)
     return y, indices
 
 
@@ -166,11 +167,12 @@ def _reach_kernel(low, high, indices, rows, oH, oW, W):
 
     Places in ``low`` and ``high``: the rows of windows, their columns, and all together. Minima have no order.
     """
-    column, first_row = cuda.grid(2)
+    column, row = cuda.grid(2)
     columns_on, rows_on = cuda.gridsize(2)
-    for row in range(first_row, rows, rows_on):
+    while row < rows:
         oy = row % oH
-        for ox in range(column, oW, columns_on):
+        ox = column
+        while ox < oW:
             index = indices[row * oW + ox]
             iy, ix = index // W, index % W
             cuda.atomic.min(low, oy, iy)
@@ -179,39 +181,65 @@ def _reach_kernel(low, high, indices, rows, oH, oW, W):
             cuda.atomic.max(high, oH + ox, ix)
             cuda.atomic.min(low, oH + oW, index)
             cuda.atomic.max(high, oH + oW, index)
+            ox += columns_on
+        row += rows_on
 
 
 # ---- kernels ---------------------------------------------------------------------------------------------------------
 
 
-@typed_kernel(lambda T: (T[::1], int64[::1], T[::1], _GEOMETRY))
-def _max_pool2d_kernel(T):
-    lowest = T(-np.inf)
+def _pooling(name, edge):
+    """Make the kernel of a pooling; of square windows without gaps if they have an ``edge``, known when it is compiled.
 
-    def max_pool2d(y, indices, x, g):
-        """A thread: the windows at one column of some rows; it keeps the largest value so far."""
-        column, first_row = cuda.grid(2)
-        columns_on, rows_on = cuda.gridsize(2)
-        for row in range(first_row, g.N * g.C * g.oH, rows_on):
-            plane = row // g.oH
-            top = (row - plane * g.oH) * g.sH - g.pH
-            for ox in range(column, g.oW, columns_on):
-                left = ox * g.sW - g.pW
-                best, index = lowest, int64(-1)
-                for ky in range(g.kH):
-                    iy = top + ky * g.dH
-                    if 0 <= iy < g.H:
-                        for kx in range(g.kW):
-                            ix = left + kx * g.dW
-                            if 0 <= ix < g.W:
-                                value = x[(plane * g.H + iy) * g.W + ix]
-                                # NaN is larger than everything, and of several the last wins
-                                if value > best or value != value or index < 0:
-                                    best, index = value, iy * g.W + ix
-                y[row * g.oW + ox] = best
-                indices[row * g.oW + ox] = index
+    The pixels of such a window, where it lies inside the picture, are all on their way before the first is needed.
+    """
+    taps, room = edge * edge, max(edge * edge, 1)
 
-    return max_pool2d
+    def make(T):
+        lowest = T(-np.inf)
+
+        def pool(y, indices, x, g):
+            """A thread: the windows at one column of some rows; it keeps the largest value so far."""
+            column, row = cuda.grid(2)
+            columns_on, rows_on = cuda.gridsize(2)
+            while row < g.N * g.C * g.oH:
+                plane = row // g.oH
+                top = (row - plane * g.oH) * g.sH - g.pH
+                ox = column
+                while ox < g.oW:
+                    left = ox * g.sW - g.pW
+                    best, index = lowest, int64(-1)
+                    if edge > 0 and top >= 0 and left >= 0 and top + edge <= g.H and left + edge <= g.W:
+                        window = cuda.local.array(room, T)
+                        for k in range(taps):
+                            window[k] = x[(plane * g.H + top + k // edge) * g.W + left + k % edge]
+                        for k in range(taps):
+                            # NaN is larger than everything, and of several the last wins
+                            if window[k] > best or window[k] != window[k] or index < 0:
+                                best, index = window[k], (top + k // edge) * g.W + left + k % edge
+                    else:
+                        for ky in range(g.kH):
+                            iy = top + ky * g.dH
+                            if 0 <= iy < g.H:
+                                for kx in range(g.kW):
+                                    ix = left + kx * g.dW
+                                    if 0 <= ix < g.W:
+                                        value = x[(plane * g.H + iy) * g.W + ix]
+                                        if value > best or value != value or index < 0:
+                                            best, index = value, iy * g.W + ix
+                    y[row * g.oW + ox] = best
+                    indices[row * g.oW + ox] = index
+                    ox += columns_on
+                row += rows_on
+
+        return pool
+
+    make.__name__ = name
+    return typed_kernel(lambda T: (T[::1], int64[::1], T[::1], _GEOMETRY))(make)
+
+
+#: The kernels of poolings: those of networks by their edges, and the one for all others.
+_POOLINGS = {2: _pooling("pool2", 2), 3: _pooling("pool3", 3), 0: _pooling("pool", 0)}
 
 
 @typed_kernel(lambda T: (T[::1], T[::1], int64[::1], int32[::1], int64, int64, int64, int64, int64))
@@ -220,13 +248,14 @@ def _max_pool2d_gradient_kernel(T):
 
     def max_pool2d_gradient(dx, dy, indices, windows, planes, H, W, oH, oW):
         """A thread: the pixels at one column of some rows, each with the windows around it."""
-        column, first_row = cuda.grid(2)
+        column, row = cuda.grid(2)
         columns_on, rows_on = cuda.gridsize(2)
-        for row in range(first_row, planes * H, rows_on):
+        while row < planes * H:
             plane = row // H
             iy = row - plane * H
             first_y, end_y = int64(windows[iy]), int64(windows[H + iy])
-            for ix in range(column, W, columns_on):
+            ix = column
+            while ix < W:
                 first_x, end_x = int64(windows[2 * H + ix]), int64(windows[2 * H + W + ix])
                 here, total = iy * W + ix, zero
                 for oy in range(first_y, end_y):
@@ -235,5 +264,7 @@ def _max_pool2d_gradient_kernel(T):
                         if indices[at] == here:
                             total += dy[at]
                 dx[row * W + ix] = total
+                ix += columns_on
+            row += rows_on
 
     return max_pool2d_gradient

@@ -177,13 +177,16 @@ def _first_above(low, out, pixel):
 @kernel(lambda T: (T[::1], T[::1], int32[::1], T[::1], int64, int64, int64, int64, int64))
 def _nearest_kernel(y, x, low, weight, planes, H, W, oH, oW):
     """A thread: the outputs at one column of some rows."""
-    column, first_row = cuda.grid(2)
+    column, row = cuda.grid(2)
     columns_on, rows_on = cuda.gridsize(2)
-    for row in range(first_row, planes * oH, rows_on):
+    while row < planes * oH:
         plane = row // oH
         start = (plane * H + low[row - plane * oH]) * W
-        for ox in range(column, oW, columns_on):
+        ox = column
+        while ox < oW:
             y[row * oW + ox] = x[start + low[oH + ox]]
+            ox += columns_on
+        row += rows_on
 
 
 @typed_kernel(lambda T: (T[::1], T[::1], int32[::1], T[::1], int64, int64, int64, int64, int64))
@@ -192,19 +195,22 @@ def _bilinear_kernel(T):
 
     def bilinear(y, x, low, weight, planes, H, W, oH, oW):
         """A thread: the outputs at one column of some rows, each of four pixels."""
-        column, first_row = cuda.grid(2)
+        column, row = cuda.grid(2)
         columns_on, rows_on = cuda.gridsize(2)
-        for row in range(first_row, planes * oH, rows_on):
+        while row < planes * oH:
             plane = row // oH
             oy = row - plane * oH
             iy, fy = int64(low[oy]), weight[oy]
             above, below = (plane * H + iy) * W, (plane * H + min(iy + 1, H - 1)) * W
-            for ox in range(column, oW, columns_on):
+            ox = column
+            while ox < oW:
                 ix, fx = int64(low[oH + ox]), weight[oH + ox]
                 after = min(ix + 1, W - 1)
                 upper = (one - fx) * x[above + ix] + fx * x[above + after]
                 lower = (one - fx) * x[below + ix] + fx * x[below + after]
                 y[row * oW + ox] = (one - fy) * upper + fy * lower
+                ox += columns_on
+            row += rows_on
 
     return bilinear
 
@@ -215,13 +221,14 @@ def _nearest_gradient_kernel(T):
 
     def nearest_gradient(dx, dy, readers, planes, H, W, oH, oW):
         """A thread: the pixels at one column of some rows, each with its copies."""
-        column, first_row = cuda.grid(2)
+        column, row = cuda.grid(2)
         columns_on, rows_on = cuda.gridsize(2)
-        for row in range(first_row, planes * H, rows_on):
+        while row < planes * H:
             plane = row // H
             iy = row - plane * H
             first_y, end_y = int64(readers[iy]), int64(readers[H + iy])
-            for ix in range(column, W, columns_on):
+            ix = column
+            while ix < W:
                 first_x, end_x = int64(readers[2 * H + ix]), int64(readers[2 * H + W + ix])
                 total = zero
                 for oy in range(first_y, end_y):
@@ -229,6 +236,8 @@ def _nearest_gradient_kernel(T):
                     for at in range(start + first_x, start + end_x):
                         total += dy[at]
                 dx[row * W + ix] = total
+                ix += columns_on
+            row += rows_on
 
     return nearest_gradient
 
@@ -242,13 +251,14 @@ def _bilinear_gradient_kernel(T):
 
         An output at the end reads the last pixel twice. Weights of 0 count: 0 * inf is NaN.
         """
-        column, first_row = cuda.grid(2)
+        column, row = cuda.grid(2)
         columns_on, rows_on = cuda.gridsize(2)
-        for row in range(first_row, planes * H, rows_on):
+        while row < planes * H:
             plane = row // H
             iy = row - plane * H
             first_y, end_y = int64(readers[iy]), int64(readers[H + iy])
-            for ix in range(column, W, columns_on):
+            ix = column
+            while ix < W:
                 first_x, end_x = int64(readers[2 * H + ix]), int64(readers[2 * H + W + ix])
                 total = zero
                 for oy in range(first_y, end_y):
@@ -267,5 +277,7 @@ def _bilinear_gradient_kernel(T):
                         if is_high_y and is_high_x:
                             total += fy * fx * gradient
                 dx[row * W + ix] = total
+                ix += columns_on
+            row += rows_on
 
     return bilinear_gradient
