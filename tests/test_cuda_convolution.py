@@ -26,7 +26,7 @@ def test_sums_in_parts(monkeypatch, rng, splits, dtype):
     def chosen(*sizes):
         return cut(*sizes)._replace(splits=splits)  # also more parts than steps
 
-    for module in ("gemm", "implicit_gemm", "weight_gradient"):
+    for module in ("gemm", "correlation", "weight_gradient"):
         monkeypatch.setattr(f"kernels.cuda.{module}.cut", chosen)
     x, weight, bias = (np.asarray(rng.standard_normal(shape), dtype) for shape in ((2, 9, 3, 4), (3, 9, 2, 2), 3))
     dy = np.asarray(rng.standard_normal((2, 3, 2, 2)), dtype)

@@ -3,7 +3,7 @@
 from kernels import checks
 from kernels.cuda.array import on_device
 from kernels.cuda.channel_sums import channel_sums
-from kernels.cuda.implicit_gemm import gather, scatter
+from kernels.cuda.correlation import gather, scatter
 from kernels.cuda.weight_gradient import weight_gradient
 
 

@@ -124,8 +124,7 @@ class Core(NamedTuple):
     rows: int
     cols: int
     threads: int
-    row_vectors: int  # of a thread, and of a vector's places those that follow
-    col_vectors: int
+    col_vectors: int  # of a thread
     vector: int
     own_cols: int
     sums: int  # of a thread
@@ -201,9 +200,8 @@ def core(T, size):
                     y[np.uint64(at + m * stride)] = total[(c * vector + i) * own_cols + col] + mine[c * vector + i]
 
     threads = shape.threads
-    assert threads >= max(shape.rows, shape.cols, DEPTH) and DEPTH % 4 == 0
     return Core(
-        shape.rows, shape.cols, threads, row_vectors, col_vectors, vector, own_cols, own_rows * own_cols, across,
+        shape.rows, shape.cols, threads, col_vectors, vector, own_cols, own_rows * own_cols, across,
         row_pitch, col_pitch, 2 * DEPTH * row_pitch, 2 * DEPTH * col_pitch,
         shape.rows * DEPTH // threads, shape.cols * DEPTH // threads, multiply, stage, write_column,
     )  # fmt: skip
@@ -272,7 +270,7 @@ def _product_kernel(a_transposed, b_transposed, size):
 
     def product_kernel(T):
         (
-            ROWS, COLS, THREADS, _, COL_VECTORS, VECTOR, OWN_COLS, SUMS, ACROSS, ROW_PITCH, COL_PITCH,
+            ROWS, COLS, THREADS, COL_VECTORS, VECTOR, OWN_COLS, SUMS, ACROSS, ROW_PITCH, COL_PITCH,
             ROW_MEMORY, COL_MEMORY, ROW_LOADS, COL_LOADS, multiply, stage, write_column,
         ) = core(T, size)  # fmt: skip
         OWN_ROWS = SUMS // OWN_COLS
@@ -383,9 +381,7 @@ def _product_kernel(a_transposed, b_transposed, size):
         return run
 
     product_kernel.__name__ = f"product_{'t' if a_transposed else 'n'}{'t' if b_transposed else 'n'}_{size}"
-    return typed_kernel(
-        lambda T: (T[::1], T[::1], T[::1], T[::1], int64, int64, int64, int64, int64, int64)
-    )(product_kernel)  # fmt: skip
+    return typed_kernel(lambda T: (*(T[::1],) * 4, *(int64,) * 6))(product_kernel)
 
 
 def split_of(size):

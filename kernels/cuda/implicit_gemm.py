@@ -11,20 +11,19 @@ collects from the source pixels ``oy`` with ``iy = oy * stride - padding + ky * 
 every second cell of the kernel has one. Pixels that differ by a multiple of the stride use the same cells: they are a
 *phase*, and each phase is a convolution of its own with stride 1 and part of the kernel. All run in one launch.
 
-Before, `_pack_kernel` copies the weights into the order in which tiles read them, filled up with zeros to whole tiles.
+Before, `pack_kernel` copies the weights into the order in which tiles read them, filled up with zeros to whole tiles.
 """
 
-from math import ceil, gcd
 from typing import NamedTuple
 
 import numpy as np
 from numba.types import NamedUniTuple, int64
 
-from kernels.cuda.array import empty
 from kernels.cuda.device import SIMULATED, cuda, kernel, tile, typed_kernel
-from kernels.cuda.gemm import DEPTH, SIZES, core, cut, finish, inlined, split_of, tile_of
+from kernels.cuda.gemm import DEPTH, SIZES, core, inlined, split_of
 
-_PACKING_THREADS = tile(128, 4)
+#: Threads that copy a row of weights.
+PACKING_THREADS = tile(128, 4)
 
 
 class Plan(NamedTuple):
@@ -68,105 +67,8 @@ class Plan(NamedTuple):
     has_bias: int
 
 
-def gather(x, weight, bias, g, source, target):
-    """Return the convolution of ``x``, as its geometry says.
-
-    Parameters
-    ----------
-    x : DeviceArray, shape (N, channels, *source)
-        What is convolved.
-    weight : DeviceArray, shape (output channels, channels / groups, kH, kW)
-        Kernels.
-    bias : DeviceArray or None
-        Added to each output channel.
-    g : ConvGeometry
-        Its parameters are used.
-    source, target : (int, int)
-        Sizes of the maps.
-
-    Returns
-    -------
-    DeviceArray, shape (N, output channels, *target)
-    """
-    axes = [
-        _Axis(pixels=n, phases=1, modulus=1, scale=s, padding=-p, dilation=-d, skip=1)
-        for n, s, p, d in zip(target, (g.sH, g.sW), (g.pH, g.pW), (g.dH, g.dW), strict=True)
-    ]
-    # weight[o, c, tap]: o is an output channel, c one of its group's inputs
-    rows, channels = weight.shape[0] // g.groups, weight.shape[1]
-    return _run(x, weight, bias, g, source, target, axes, rows, channels, transposed=False)
-
-
-def scatter(x, weight, bias, g, source, target):
-    """Return the transpose of the convolution that `gather` is with source and target exchanged.
-
-    Parameters
-    ----------
-    x : DeviceArray, shape (N, channels, *source)
-        What is scattered.
-    weight : DeviceArray, shape (channels, output channels / groups, kH, kW)
-        Kernels.
-    bias, g, source, target
-        As for `gather`.
-
-    Returns
-    -------
-    DeviceArray, shape (N, output channels, *target)
-    """
-    axes = [
-        _Axis(pixels=ceil(n / s), phases=min(n, s), modulus=s, scale=1, padding=p, dilation=d, skip=s // gcd(s, d))
-        for n, s, p, d in zip(target, (g.sH, g.sW), (g.pH, g.pW), (g.dH, g.dW), strict=True)
-    ]
-    rows, channels = weight.shape[1], weight.shape[0] // g.groups
-    return _run(x, weight, bias, g, source, target, axes, rows, channels, transposed=True)
-
-
-class _Axis(NamedTuple):
-    """What `Plan` says of one axis."""
-
-    pixels: int
-    phases: int
-    modulus: int
-    scale: int
-    padding: int
-    dilation: int
-    skip: int
-
-
-def _run(x, weight, bias, g, source, target, axes, rows, channels, *, transposed):
-    """Pack the weights, choose tiles, start the kernel and add up the parts."""
-    down, along = axes
-    y = empty((x.shape[0], rows * g.groups, *target), x.dtype)
-    if not y.size:
-        return y
-    taps, chunks = g.kH * g.kW, ceil(channels / DEPTH)
-    phases, cols = down.phases * along.phases, x.shape[0] * down.pixels * along.pixels
-    plan = cut(rows, cols, ceil(taps / phases) * chunks, g.groups * phases, x.dtype)
-    shape = tile_of(plan.size, x.dtype)
-    width = plan.rows * shape.rows
-    packed = empty((g.groups * chunks * taps * DEPTH, width), x.dtype)
-    if packed.size:
-        _pack_kernel.run(
-            min(packed.shape[0], 2**16), _PACKING_THREADS,
-            packed.raw, weight.raw, packed.shape[0], width, rows, channels, taps, transposed,
-        )  # fmt: skip
-    parts = y if plan.splits == 1 else empty((plan.splits, *y.shape), y.dtype)
-    _GATHER[plan.size].run(
-        plan.rows * plan.cols * plan.splits * g.groups * phases, shape.threads,
-        parts.raw, x.raw, packed.raw, (packed if bias is None else bias).raw,
-        Plan(
-            rows, channels, g.groups, *source, *target, g.kH, g.kW, down.pixels, along.pixels,
-            down.phases, along.phases, down.modulus, along.modulus, down.scale, along.scale,
-            down.padding, along.padding, down.dilation, along.dilation, down.skip, along.skip,
-            -down.skip * down.dilation // down.modulus, -along.skip * along.dilation // along.modulus,
-            cols, plan.rows, plan.cols, plan.splits, y.size, int(bias is not None and plan.splits == 1),
-        ),
-    )  # fmt: skip
-    return finish(y, parts, bias, target[0] * target[1], y.shape[1])
-
-
-@kernel(lambda T: (T[::1], T[::1], int64, int64, int64, int64, int64, int64), threads=_PACKING_THREADS)
-def _pack_kernel(packed, weight, rows, width, M, C, taps, transposed):
+@kernel(lambda T: (T[::1], T[::1], int64, int64, int64, int64, int64, int64), threads=PACKING_THREADS)
+def pack_kernel(packed, weight, rows, width, M, C, taps, transposed):
     """Copy weights to [group][chunk of channels][tap][channel of the chunk][m]; a block takes a row of m at a time."""
     chunks = (C + DEPTH - 1) // DEPTH
     for row in range(cuda.blockIdx.x, rows, cuda.gridDim.x):
@@ -185,7 +87,7 @@ def _pack_kernel(packed, weight, rows, width, M, C, taps, transposed):
 
 
 @inlined
-def _phase_axis(residue, kernel_size, modulus, padding, dilation, skip):
+def phase_axis(residue, kernel_size, modulus, padding, dilation, skip):
     """Return the first row of the kernel that a phase uses, how many it uses, and its source row for q = 0."""
     first = 0
     while first < skip and (residue + padding - first * dilation) % modulus != 0:
@@ -196,12 +98,16 @@ def _phase_axis(residue, kernel_size, modulus, padding, dilation, skip):
     return first, count, (residue + padding - first * dilation) // modulus
 
 
+#: The plan as an argument of kernels.
+PLAN = NamedUniTuple(int64, len(Plan._fields), Plan)
+
+
 def _gather_kernel(size):
     """Make the kernel for one tile size."""
 
     def gather_kernel(T):
         (
-            ROWS, COLS, THREADS, _, COL_VECTORS, VECTOR, OWN_COLS, SUMS, ACROSS, ROW_PITCH, COL_PITCH,
+            ROWS, COLS, THREADS, COL_VECTORS, VECTOR, OWN_COLS, SUMS, ACROSS, ROW_PITCH, COL_PITCH,
             ROW_MEMORY, COL_MEMORY, ROW_LOADS, COL_LOADS, multiply, stage, write_column,
         ) = core(T, size)  # fmt: skip
         OWN_ROWS = SUMS // OWN_COLS
@@ -243,8 +149,8 @@ def _gather_kernel(size):
             others = cuda.local.array(OWN_COLS, T)
             next_left = cuda.local.array(ROW_LOADS, T)
             next_right = cuda.local.array(COL_LOADS, T)
-            for i in range(SUMS):
-                total[i] = ZERO
+            for k in range(SUMS):
+                total[k] = ZERO
 
             # which part of the work this block has
             thread, block = cuda.threadIdx.x, np.int32(cuda.blockIdx.x)
@@ -257,10 +163,10 @@ def _gather_kernel(size):
             phases = np.int32(g.phases_h * g.phases_w)
             phase, group = np.int32(block % phases), np.int32(block // phases)
             residue_h, residue_w = np.int32(phase // g.phases_w), np.int32(phase % g.phases_w)
-            first_y, count_y, start_y = _phase_axis(
+            first_y, count_y, start_y = phase_axis(
                 residue_h, g.kH, g.modulus_h, g.padding_h, g.dilation_h, g.skip_h
             )  # fmt: skip
-            first_x, count_x, start_x = _phase_axis(
+            first_x, count_x, start_x = phase_axis(
                 residue_w, g.kW, g.modulus_w, g.padding_w, g.dilation_w, g.skip_w
             )  # fmt: skip
             taps, plane = np.int32(count_y * count_x), g.H * g.W
@@ -340,8 +246,8 @@ def _gather_kernel(size):
         return run
 
     gather_kernel.__name__ = f"gather_{size}"
-    plan = NamedUniTuple(int64, len(Plan._fields), Plan)
-    return typed_kernel(lambda T: (T[::1], T[::1], T[::1], T[::1], plan))(gather_kernel)
+    return typed_kernel(lambda T: (T[::1], T[::1], T[::1], T[::1], PLAN))(gather_kernel)
 
 
-_GATHER = {size: _gather_kernel(size) for size in SIZES}
+#: The kernel, by the size of its tiles.
+GATHER = {size: _gather_kernel(size) for size in SIZES}

@@ -7,6 +7,9 @@ output channel. The sum goes over all pixels of all pictures: long, and there ar
 In a step, of eight neighbouring pixels, a thread fetches for one fixed of the eight: it keeps that pixel's place, and
 moves it on by eight. What a column adds to the place (channel and cell of the kernel) is the same in all steps, and is
 kept in shared memory.
+
+Groups of very few channels would leave tiles next to empty. There, in `_direct_kernel`, a block computes one weight:
+its warps go through the rows of all pictures, and then the block adds up its threads in a fixed order.
 """
 
 from math import ceil
@@ -16,11 +19,14 @@ import numpy as np
 from numba.types import NamedUniTuple, int32, int64
 
 from kernels.cuda.array import empty
-from kernels.cuda.device import SIMULATED, cuda, typed_kernel
+from kernels.cuda.device import SIMULATED, cuda, tile, typed_kernel
 from kernels.cuda.gemm import DEPTH, SIZES, core, cut, finish, inlined, split_of, tile_of
+from kernels.cuda.reduction import SUM_THREADS, block_sum
 
 #: In place of a row of the kernel, for columns beyond the last weight: it is inside no picture.
 _NOWHERE = -(2**30)
+#: Channels of a group, of both maps, up to which a block computes one weight; and threads that share a row then.
+_FEW_CHANNELS, _LANES = tile(4, 1), tile(32, 2)
 
 
 class Plan(NamedTuple):
@@ -69,17 +75,55 @@ def weight_gradient(dy, x, shape, g):
     if not dweight.size:
         return dweight
     rows, cols = shape[0] // g.groups, shape[1] * shape[2] * shape[3]
-    (n, _, *pixels), source = dy.shape, x.shape[2:]
-    plan = cut(rows, cols, ceil(n * pixels[0] * pixels[1] / DEPTH), g.groups, dy.dtype)
-    parts = dweight if plan.splits == 1 else empty((plan.splits, *shape), dy.dtype)
-    _KERNELS[plan.size].run(
-        plan.rows * plan.cols * plan.splits * g.groups, tile_of(plan.size, dy.dtype).threads, parts.raw, dy.raw, x.raw,
-        Plan(
-            rows, shape[1], g.groups, n, *source, *pixels, g.kH, g.kW, g.sH, g.sW, g.pH, g.pW, g.dH, g.dW,
-            plan.rows, plan.cols, plan.splits,
-        ),
+    n, _, height, width = dy.shape
+    cuts = cut(rows, cols, ceil(n * height * width / DEPTH), g.groups, dy.dtype)
+    plan = Plan(
+        rows, shape[1], g.groups, n, x.shape[2], x.shape[3], height, width,
+        g.kH, g.kW, g.sH, g.sW, g.pH, g.pW, g.dH, g.dW,
+        cuts.rows, cuts.cols, cuts.splits,
     )  # fmt: skip
+    if g.groups > 1 and max(rows, shape[1]) <= _FEW_CHANNELS:
+        _direct_kernel.run(dweight.size, SUM_THREADS, dweight.raw, dy.raw, x.raw, plan)
+        return dweight
+    parts = dweight if cuts.splits == 1 else empty((cuts.splits, *shape), dy.dtype)
+    blocks = cuts.rows * cuts.cols * cuts.splits * g.groups
+    _KERNELS[cuts.size].run(blocks, tile_of(cuts.size, dy.dtype).threads, parts.raw, dy.raw, x.raw, plan)
     return finish(dweight, parts, None, 1, 1)
+
+
+_PLAN = NamedUniTuple(int64, len(Plan._fields), Plan)
+
+
+@typed_kernel(lambda T: (T[::1], T[::1], T[::1], _PLAN), threads=SUM_THREADS)
+def _direct_kernel(T):
+    def direct_kernel(dweight, dy, x, g):
+        """A block computes one weight."""
+        thread, place = cuda.threadIdx.x, cuda.blockIdx.x
+        kx, ky = place % g.kW, place // g.kW % g.kH
+        channel = place // (g.kW * g.kH)
+        c, o = channel % g.C, channel // g.C
+        source_channel = o // g.M * g.C + c
+        reach_y, reach_x = ky * g.dH - g.pH, kx * g.dW - g.pW
+        total = T(0)
+        row = thread // _LANES
+        while row < g.N * g.oH:
+            picture, oy = row // g.oH, row % g.oH
+            iy = oy * g.sH + reach_y
+            if iy >= 0 and iy < g.H:
+                at = ((picture * g.groups * g.M + o) * g.oH + oy) * g.oW
+                source = ((picture * g.groups * g.C + source_channel) * g.H + iy) * g.W
+                ox = thread % _LANES
+                while ox < g.oW:
+                    ix = ox * g.sW + reach_x
+                    if ix >= 0 and ix < g.W:
+                        total += dy[np.uint64(at + ox)] * x[np.uint64(source + ix)]
+                    ox += _LANES
+            row += SUM_THREADS // _LANES
+        total = block_sum(total)
+        if thread == 0:
+            dweight[place] = total
+
+    return direct_kernel
 
 
 def _weight_gradient_kernel(size):
@@ -87,7 +131,7 @@ def _weight_gradient_kernel(size):
 
     def weight_gradient_kernel(T):
         (
-            ROWS, COLS, THREADS, _, COL_VECTORS, VECTOR, OWN_COLS, SUMS, ACROSS, ROW_PITCH, COL_PITCH,
+            ROWS, COLS, THREADS, COL_VECTORS, VECTOR, OWN_COLS, SUMS, ACROSS, ROW_PITCH, COL_PITCH,
             ROW_MEMORY, COL_MEMORY, ROW_LOADS, COL_LOADS, multiply, stage, write_column,
         ) = core(T, size)  # fmt: skip
         OWN_ROWS = SUMS // OWN_COLS
@@ -199,8 +243,7 @@ def _weight_gradient_kernel(size):
         return run
 
     weight_gradient_kernel.__name__ = f"weight_gradient_{size}"
-    plan = NamedUniTuple(int64, len(Plan._fields), Plan)
-    return typed_kernel(lambda T: (T[::1], T[::1], T[::1], plan))(weight_gradient_kernel)
+    return typed_kernel(lambda T: (T[::1], T[::1], T[::1], _PLAN))(weight_gradient_kernel)
 
 
 _KERNELS = {size: _weight_gradient_kernel(size) for size in SIZES}

@@ -1,0 +1,119 @@
+"""Convolution and its transpose on the device: what the kernels are started with, and which of them suits.
+
+A large product of matrices in almost all cases, see ``implicit_gemm``. Groups of very few channels, in depthwise
+convolutions above all, are left to ``direct_convolution``.
+"""
+
+from math import ceil, gcd
+from typing import NamedTuple
+
+from kernels.cuda.array import empty
+from kernels.cuda.device import tile
+from kernels.cuda.direct_convolution import direct_kernel
+from kernels.cuda.gemm import DEPTH, cut, finish, tile_of
+from kernels.cuda.implicit_gemm import GATHER, PACKING_THREADS, Plan, pack_kernel
+
+#: Output channels of a group up to which threads work for themselves, and values of the output that keep a GPU busy.
+_FEW_CHANNELS, _MANY_VALUES = tile(4, 1), tile(2**15, 1)
+
+
+def gather(x, weight, bias, g, source, target):
+    """Return the convolution of ``x``, as its geometry says.
+
+    Parameters
+    ----------
+    x : DeviceArray, shape (N, channels, *source)
+        What is convolved.
+    weight : DeviceArray, shape (output channels, channels / groups, kH, kW)
+        Kernels.
+    bias : DeviceArray or None
+        Added to each output channel.
+    g : ConvGeometry
+        Its parameters are used.
+    source, target : (int, int)
+        Sizes of the maps.
+
+    Returns
+    -------
+    DeviceArray, shape (N, output channels, *target)
+    """
+    axes = [
+        _Axis(pixels=n, phases=1, modulus=1, scale=s, padding=-p, dilation=-d, skip=1)
+        for n, s, p, d in zip(target, (g.sH, g.sW), (g.pH, g.pW), (g.dH, g.dW), strict=True)
+    ]
+    # weight[o, c, tap]: o is an output channel, c one of its group's inputs
+    rows, channels = weight.shape[0] // g.groups, weight.shape[1]
+    return _run(x, weight, bias, g, source, target, axes, rows, channels, transposed=False)
+
+
+def scatter(x, weight, bias, g, source, target):
+    """Return the transpose of the convolution that `gather` is with source and target exchanged.
+
+    Parameters
+    ----------
+    x : DeviceArray, shape (N, channels, *source)
+        What is scattered.
+    weight : DeviceArray, shape (channels, output channels / groups, kH, kW)
+        Kernels.
+    bias, g, source, target
+        As for `gather`.
+
+    Returns
+    -------
+    DeviceArray, shape (N, output channels, *target)
+    """
+    axes = [
+        _Axis(pixels=ceil(n / s), phases=min(n, s), modulus=s, scale=1, padding=p, dilation=d, skip=s // gcd(s, d))
+        for n, s, p, d in zip(target, (g.sH, g.sW), (g.pH, g.pW), (g.dH, g.dW), strict=True)
+    ]
+    rows, channels = weight.shape[1], weight.shape[0] // g.groups
+    return _run(x, weight, bias, g, source, target, axes, rows, channels, transposed=True)
+
+
+class _Axis(NamedTuple):
+    """What `Plan` says of one axis."""
+
+    pixels: int
+    phases: int
+    modulus: int
+    scale: int
+    padding: int
+    dilation: int
+    skip: int
+
+
+def _run(x, weight, bias, g, source, target, axes, rows, channels, *, transposed):
+    """Pack the weights, choose tiles, start the kernel and add up the parts."""
+    down, along = axes
+    y = empty((x.shape[0], rows * g.groups, *target), x.dtype)
+    if not y.size:
+        return y
+    taps, chunks = g.kH * g.kW, ceil(channels / DEPTH)
+    phases, cols = down.phases * along.phases, x.shape[0] * down.pixels * along.pixels
+    few = rows <= _FEW_CHANNELS and y.size >= _MANY_VALUES
+    cuts = cut(rows, cols, ceil(taps / phases) * chunks, g.groups * phases, x.dtype)
+    plan = Plan(
+        rows, channels, g.groups, source[0], source[1], target[0], target[1], g.kH, g.kW, down.pixels, along.pixels,
+        down.phases, along.phases, down.modulus, along.modulus, down.scale, along.scale,
+        down.padding, along.padding, down.dilation, along.dilation, down.skip, along.skip,
+        -down.skip * down.dilation // down.modulus, -along.skip * along.dilation // along.modulus,
+        cols, cuts.rows, cuts.cols, cuts.splits, y.size, int(bias is not None and (few or cuts.splits == 1)),
+    )  # fmt: skip
+    if few:
+        planes, pixels = y.shape[0] * y.shape[1], target[0] * target[1]
+        arrays = y.raw, x.raw, weight.raw, (y if bias is None else bias).raw
+        direct_kernel.over_rows(planes, pixels, *arrays, planes, pixels, transposed, plan)
+        return y
+    shape = tile_of(cuts.size, x.dtype)
+    width = cuts.rows * shape.rows
+    packed = empty((g.groups * chunks * taps * DEPTH, width), x.dtype)
+    if packed.size:
+        pack_kernel.run(
+            min(packed.shape[0], 2**16), PACKING_THREADS,
+            packed.raw, weight.raw, packed.shape[0], width, rows, channels, taps, transposed,
+        )  # fmt: skip
+    parts = y if cuts.splits == 1 else empty((cuts.splits, *y.shape), y.dtype)
+    blocks = cuts.rows * cuts.cols * cuts.splits * g.groups * phases
+    arrays = parts.raw, x.raw, packed.raw, (packed if bias is None else bias).raw
+    GATHER[cuts.size].run(blocks, shape.threads, *arrays, plan)
+    return finish(y, parts, bias, target[0] * target[1], y.shape[1])
