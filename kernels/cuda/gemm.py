@@ -381,7 +381,8 @@ def _product_kernel(a_transposed, b_transposed, size):
         return run
 
     product_kernel.__name__ = f"product_{'t' if a_transposed else 'n'}{'t' if b_transposed else 'n'}_{size}"
-    return typed_kernel(lambda T: (*(T[::1],) * 4, *(int64,) * 6))(product_kernel)
+    threads = tile_of(size, "float32").threads  # no fewer than for float64
+    return typed_kernel(lambda T: (*(T[::1],) * 4, *(int64,) * 6), threads)(product_kernel)
 
 
 def split_of(size):

@@ -20,7 +20,7 @@ import numpy as np
 from numba.types import NamedUniTuple, int64
 
 from kernels.cuda.device import SIMULATED, cuda, kernel, tile, typed_kernel
-from kernels.cuda.gemm import DEPTH, SIZES, core, inlined, split_of
+from kernels.cuda.gemm import DEPTH, SIZES, core, inlined, split_of, tile_of
 
 #: Threads that copy a row of weights.
 PACKING_THREADS = tile(128, 4)
@@ -246,7 +246,8 @@ def _gather_kernel(size):
         return run
 
     gather_kernel.__name__ = f"gather_{size}"
-    return typed_kernel(lambda T: (T[::1], T[::1], T[::1], T[::1], PLAN))(gather_kernel)
+    threads = tile_of(size, "float32").threads  # no fewer than for float64
+    return typed_kernel(lambda T: (T[::1], T[::1], T[::1], T[::1], PLAN), threads)(gather_kernel)
 
 
 #: The kernel, by the size of its tiles.

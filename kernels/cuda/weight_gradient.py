@@ -243,7 +243,8 @@ def _weight_gradient_kernel(size):
         return run
 
     weight_gradient_kernel.__name__ = f"weight_gradient_{size}"
-    return typed_kernel(lambda T: (T[::1], T[::1], T[::1], _PLAN))(weight_gradient_kernel)
+    threads = tile_of(size, "float32").threads  # no fewer than for float64
+    return typed_kernel(lambda T: (T[::1], T[::1], T[::1], _PLAN), threads)(weight_gradient_kernel)
 
 
 _KERNELS = {size: _weight_gradient_kernel(size) for size in SIZES}
