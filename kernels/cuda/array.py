@@ -15,10 +15,12 @@ from kernels.cuda.device import SIMULATED, cuda, kernel, require
 _GRAIN = 512
 
 
-class DeviceArray:
+class DeviceArray(np.lib.mixins.NDArrayOperatorsMixin):
     """An array in the GPU's memory: C-contiguous, of any of NumPy's number types.
 
-    Nothing turns it into a NumPy array by itself: `to_host` does.
+    Nothing turns it into a NumPy array by itself: `to_host` does. Arithmetic, comparisons, indices of numbers and
+    slices, and some of NumPy's functions give device arrays: see ``arithmetic`` and ``views``. But for another shape
+    over the same elements, what they give is a copy.
 
     Parameters
     ----------
@@ -70,6 +72,16 @@ class DeviceArray:
         """What kernels take that index elements by one number for each axis. It has elements."""
         return self.raw[: self.size].reshape(self.shape)
 
+    @property
+    def flags(self):
+        """How it lies in memory: ``flags.c_contiguous`` is True."""
+        return _FLAGS
+
+    @property
+    def T(self):
+        """A copy with the axes in reverse order."""
+        return self.transpose()
+
     def __len__(self):
         if not self.shape:
             raise TypeError("len() of a device array without axes")
@@ -77,6 +89,8 @@ class DeviceArray:
 
     def __repr__(self):
         return f"DeviceArray(shape={self.shape}, dtype={self.dtype})"
+
+    __hash__ = object.__hash__  # not lost to ==, which compares elements
 
     def reshape(self, *shape):
         """Return an array of another shape over the same memory. One size may be -1: what is left for it."""
@@ -88,8 +102,107 @@ class DeviceArray:
             raise ValueError(f"cannot reshape a device array of shape {self.shape} to {tuple(shape)}")
         return DeviceArray(self.raw, shape)
 
+    # ---- to the host -----------------------------------------------------------------------------------------------
+
     def __array__(self, *_, **__):
         raise TypeError("a device array is not copied to the host unasked: use kernels.cuda.to_host(a)")
+
+    def __reduce__(self):
+        raise TypeError("a device array is not copied to the host unasked, for pickle: use kernels.cuda.to_host(a)")
+
+    def item(self):
+        """Return the only element as a Python number, copied to the host."""
+        if self.size != 1:
+            raise ValueError(f"item() of a device array of shape {self.shape}; expected exactly one element")
+        return to_host(self).item()
+
+    def __bool__(self):
+        return bool(self.item())
+
+    def __float__(self):
+        return float(self.item())
+
+    def __int__(self):
+        return int(self.item())
+
+    # ---- on the device: these files build on this one, so that they are loaded when first needed --------------------
+
+    def __array_ufunc__(self, ufunc, method, *inputs, **how):
+        from kernels.cuda import arithmetic
+
+        return arithmetic.apply(ufunc, method, *inputs, **how)
+
+    def __array_function__(self, function, types, args, parameters):
+        from kernels.cuda import views
+
+        return views.apply(function, args, parameters)
+
+    def astype(self, dtype, order="K", copy=True):
+        """Return the elements as another type: a copy, even of the same type, unless ``copy`` is False."""
+        from kernels.cuda import arithmetic
+
+        return arithmetic.astype(self, dtype, copy)
+
+    def __getitem__(self, index):
+        from kernels.cuda import views
+
+        return views.get_item(self, index)
+
+    def __setitem__(self, index, value):
+        from kernels.cuda import views
+
+        views.set_item(self, index, value)
+
+    def copy(self):
+        """Return a copy."""
+        return np.copy(self)
+
+    def __copy__(self):
+        return np.copy(self)
+
+    def __deepcopy__(self, memo):
+        return np.copy(self)
+
+    def transpose(self, *axes):
+        """Return a copy with the axes in another order, given one by one or as a sequence; reversed if none is."""
+        axes = axes[0] if len(axes) == 1 and not isinstance(axes[0], int) else axes
+        return np.transpose(self, axes or None) if isinstance(axes, tuple) else np.transpose(self, axes)
+
+    def swapaxes(self, axis1, axis2):
+        """Return a copy with two axes swapped."""
+        return np.swapaxes(self, axis1, axis2)
+
+    def ravel(self):
+        """Return the elements along one axis, over the same memory."""
+        return self.reshape(-1)
+
+    def take(self, indices, axis=None):
+        """Return the positions of an axis that a list names."""
+        return np.take(self, indices, axis)
+
+    def sum(self, axis=None, keepdims=False):
+        """Return the sums along axes, or of all elements."""
+        return np.sum(self, axis, keepdims=keepdims)
+
+    def mean(self, axis=None, keepdims=False):
+        """Return the means along axes, or of all elements."""
+        return np.mean(self, axis, keepdims=keepdims)
+
+    def max(self, axis=None, keepdims=False):
+        """Return the largest values along axes, or of all elements; NaN where one is NaN."""
+        return np.max(self, axis, keepdims=keepdims)
+
+    def all(self, axis=None, keepdims=False):
+        """Return whether all values along axes are true, or all of them."""
+        return np.all(self, axis, keepdims=keepdims)
+
+
+class _Flags(NamedTuple):
+    c_contiguous: bool = True
+    writeable: bool = True
+
+
+_FLAGS = _Flags()
 
 
 # ---- transfers -------------------------------------------------------------------------------------------------------
