@@ -1,9 +1,10 @@
 """Array kernels: the contract that every backend keeps.
 
-A backend is a subpackage (``kernels.naive``, ``kernels.cpu``) that exports the functions of ``CONTRACT``, one file
-per operator under the same file name. What holds for all of them:
+A backend is a subpackage (``kernels.naive``, ``kernels.cpu``, ``kernels.cuda``) that exports the functions of
+``CONTRACT``, one file per operator under the same file name. What holds for all of them:
 
-- Arrays are NumPy arrays in NCHW order, float32 or float64, all floating arrays of one call of the same type.
+- Arrays are NumPy arrays (``kernels.cuda``: or those in the GPU's memory, which it returns) in NCHW order,
+  float32 or float64, all floating arrays of one call of the same type.
   Inputs may be read-only, non-contiguous or of foreign byte order: they are copied where a kernel needs it so.
 - Functions take inputs, then parameters, and return new arrays. ``running_mean`` and ``running_var`` of
   ``batch_norm_forward`` are the only arrays ever written to, but for the parameters and states of ``IN_PLACE``.
@@ -62,7 +63,9 @@ EXTRA = {
     },
 }
 
+#: Backends that run everywhere, and all.
 BACKENDS = ("naive", "cpu")
+ALL_BACKENDS = (*BACKENDS, "cuda")
 
 
 def get(backend):
@@ -70,7 +73,7 @@ def get(backend):
 
     Parameters
     ----------
-    backend : {"naive", "cpu"}
+    backend : {"naive", "cpu", "cuda"}
         Name of a subpackage of ``kernels``.
 
     Returns
@@ -83,8 +86,8 @@ def get(backend):
     ValueError
         If there is no such backend.
     """
-    if backend not in BACKENDS:
-        raise ValueError(f"backend is {backend!r}; expected one of {', '.join(map(repr, BACKENDS))}")
+    if backend not in ALL_BACKENDS:
+        raise ValueError(f"backend is {backend!r}; expected one of {', '.join(map(repr, ALL_BACKENDS))}")
     return _module(backend)
 
 
@@ -99,7 +102,7 @@ def has(backend, name):
 
     Parameters
     ----------
-    backend : {"naive", "cpu"}
+    backend : {"naive", "cpu", "cuda"}
         Name of a subpackage of ``kernels``.
     name : str
         The function's name, such as ``"batch_norm_relu_forward"``.

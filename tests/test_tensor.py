@@ -96,8 +96,8 @@ def test_devices():
     assert tensor.to("cpu") is tensor
     assert tensor.to(np.float64).dtype == np.float64
     assert tensor.to("cpu", np.float64).dtype == np.float64
-    with pytest.raises(ValueError, match="device is 'cuda'"):
-        tensor.to("cuda:0")
+    with pytest.raises(ValueError, match="device is 'cuda:1'; expected 'cpu' or 'cuda'"):
+        tensor.to("cuda:1")
     with pytest.raises(ValueError, match="device is 'tpu'"):
         tensor.to("tpu")
 

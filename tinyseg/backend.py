@@ -27,17 +27,21 @@ def _kernels():
 class use_backend:  # a verb, as a call and as a context manager
     """Choose the kernels: as a call, or for the length of a ``with`` block.
 
-    The environment variable ``TINYSEG_BACKEND`` gives the choice at start; without it, it is ``"cpu"``.
+    The environment variable ``TINYSEG_BACKEND`` gives the choice at start; without it, it is ``"cpu"``. It holds for
+    arrays on the host. Whatever the choice, operators run where their tensors lie, on the device or the host.
 
     Parameters
     ----------
-    name : {"naive", "cpu"}
-        ``"naive"``: textbook loops, slow and easy to follow. ``"cpu"``: the fast kernels.
+    name : {"naive", "cpu", "cuda"}
+        ``"naive"``: textbook loops, slow and easy to follow. ``"cpu"``: the fast kernels. ``"cuda"``: those of an
+        NVIDIA GPU, where new tensors and parameters lie from then on.
 
     Raises
     ------
     ValueError
         If there is no such backend.
+    RuntimeError
+        If it is ``"cuda"`` and there is no GPU, nor the simulator.
 
     Examples
     --------
@@ -49,7 +53,7 @@ class use_backend:  # a verb, as a call and as a context manager
 
     def __init__(self, name):
         self._previous = _state["backend"]
-        _kernels().get(name)
+        _check(name)
         _state["backend"] = name
 
     def __enter__(self):
@@ -59,12 +63,19 @@ class use_backend:  # a verb, as a call and as a context manager
         _state["backend"] = self._previous
 
 
+def _check(name):
+    """Raise where there is no such backend, or it cannot run."""
+    backend = _kernels().get(name)
+    if name == "cuda":
+        backend.require()
+
+
 def current_backend():
     """Return the name of the backend in use."""
     if _state["backend"] is None:
         name = os.environ.get("TINYSEG_BACKEND") or "cpu"
         try:
-            _kernels().get(name)
+            _check(name)
         except ValueError as error:
             raise ValueError(f"environment variable TINYSEG_BACKEND: {error}") from None
         _state["backend"] = name
@@ -72,7 +83,7 @@ def current_backend():
 
 
 def kernel(name):
-    """Return a function of the kernel contract from the backend in use.
+    """Return a function of the kernel contract: for arrays of the host from the backend in use.
 
     Parameters
     ----------
@@ -82,7 +93,7 @@ def kernel(name):
     Returns
     -------
     callable
-        Takes and returns NumPy arrays; see ``kernels``.
+        Takes and returns arrays, all of the host or all on the device; see ``kernels``.
     """
     if _state["threads"] is None:
         set_num_threads()
@@ -92,23 +103,105 @@ def kernel(name):
     backend = current_backend()
     if _state["winograd"] is None and backend == "cpu":
         uses_winograd()
-    function = getattr(_kernels().get(backend), name)
+    if backend == "cuda" or _ARRAYS in sys.modules:  # otherwise there is no array on the device
+        function = _by_device(backend, name)
+    else:
+        function = getattr(_kernels().get(backend), name)
     return function if _state["recorder"] is None else _recorded(name, function, _state["recorder"])
 
 
-def has_kernel(name):
-    """Return whether the backend in use has a function: all have those of the contract, some have fused ones as well.
+def has_kernel(name, like=None):
+    """Return whether there is a function: all backends have those of the contract, some have fused ones as well.
 
     Parameters
     ----------
     name : str
         The function's name, such as ``"batch_norm_relu_forward"``.
+    like : Tensor or array, optional
+        What it shall run on: on the host, the backend in use does.
 
     Returns
     -------
     bool
     """
-    return _kernels().has(current_backend(), name)
+    return _kernels().has("cuda" if is_on_device(getattr(like, "array", like)) else current_backend(), name)
+
+
+# ---- the device ------------------------------------------------------------------------------------------------------
+
+#: The file that makes arrays on the device: until it is loaded there are none.
+_ARRAYS = "kernels.cuda.array"
+
+
+def is_on_device(array):
+    """Return whether an array lies in the memory of a GPU."""
+    return getattr(type(array), "on_device", False)
+
+
+def device_of(array):
+    """Return where an array lies: ``"cpu"`` or ``"cuda"``."""
+    return "cuda" if is_on_device(array) else "cpu"
+
+
+def default_device():
+    """Return where new tensors lie: ``"cuda"`` if that is the backend in use, else ``"cpu"``."""
+    return "cuda" if (_state["backend"] or current_backend()) == "cuda" else "cpu"
+
+
+def moved(array, device):
+    """Return an array on ``"cpu"`` or ``"cuda"``: itself, where it lies there already.
+
+    Raises
+    ------
+    RuntimeError
+        If there is no GPU, nor the simulator.
+    MemoryError
+        If the GPU's memory is full.
+    """
+    if device_of(array) == device:
+        return array
+    cuda = _kernels().get("cuda")
+    return cuda.to_device(array) if device == "cuda" else cuda.to_host(array)
+
+
+@cache
+def _by_device(backend, name):
+    """Return a kernel that runs where the arrays of a call lie."""
+    kernels = _kernels()
+    # a GPU cannot change arrays of the host in place
+    changing = {each for names in kernels.IN_PLACE.values() for each in names}
+    of_host = "cpu" if backend == "cuda" and name in changing else backend
+    host = getattr(kernels.get(of_host), name)
+
+    @wraps(host)
+    def call(*args, **kwargs):
+        if _any_on_device(args) or (kwargs and _any_on_device(kwargs.values())):
+            return _of_device(name)(*args, **kwargs)
+        result = host(*args, **kwargs)
+        return _on_host(result) if of_host == "cuda" else result
+
+    return call
+
+
+@cache
+def _of_device(name):
+    return getattr(_kernels().get("cuda"), name)
+
+
+def _any_on_device(values):
+    """Return whether an array on the device is among values, or in lists among them."""
+    for value in values:
+        kind = type(value)
+        if getattr(kind, "on_device", False) or (kind is list and _any_on_device(value)):
+            return True
+    return False
+
+
+def _on_host(result):
+    """Return what a kernel of the device returned for arrays of the host: as arrays of the host."""
+    if isinstance(result, tuple | list):
+        return type(result)(map(_on_host, result))
+    return moved(result, "cpu") if is_on_device(result) else result
 
 
 def set_num_threads(threads=None):

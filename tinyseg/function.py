@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from tinyseg.tensor import Tensor, is_grad_enabled
+from tinyseg.backend import is_on_device
+from tinyseg.tensor import Tensor, is_grad_enabled, tensor_over, whole_array
 
 _serials = itertools.count()
 
@@ -19,7 +20,8 @@ class Function:
     A subclass defines two methods. ``forward(self, *arrays, **parameters)`` takes the inputs as NumPy arrays (None
     where an optional input is left out) and returns the output array, or a tuple of it and further arrays, which carry
     no gradient. ``backward(self, dy)`` takes the gradient of the output and returns one gradient per input, None where
-    there is none; with a single input, the gradient alone.
+    there is none; with a single input, the gradient alone. Where the tensors lie on the device, all these are device
+    arrays, which NumPy's operators and functions take as well, and ``tinyseg.backend.kernel`` runs there.
 
     In between, ``forward`` sets ``self.saved`` to a tuple of the arrays that ``backward`` will need, and nothing more:
     they are what a training step keeps in memory. Parameters may become plain attributes. ``self.needs`` says which
@@ -83,14 +85,17 @@ class Function:
         inputs = tuple(node._as_tensor(value, place) for place, value in enumerate(inputs))
         recording = is_grad_enabled()
         node.needs = tuple(recording and tensor is not None and tensor.requires_grad for tensor in inputs)
-        result = node.forward(*(None if tensor is None else tensor.array for tensor in inputs), **parameters)
+        arrays = [None if tensor is None else tensor.array for tensor in inputs]
+        if len({*map(type, arrays)}) > 1:
+            node._check_devices(arrays)
+        result = node.forward(*arrays, **parameters)
         array, *others = result if isinstance(result, tuple) else (result,)
-        output = Tensor(np.asarray(array))
+        output = tensor_over(whole_array(array))
         for tensor in inputs:
             if tensor is not None and np.may_share_memory(output.array, tensor.array):
                 output.memory = tensor.memory  # a view
                 output.memory.viewed = True
-        outputs = (output, *map(Tensor, others))
+        outputs = (output, *map(tensor_over, others))
         if any(node.needs):
             node._record(inputs, outputs)
         return outputs if others else output
@@ -99,11 +104,23 @@ class Function:
         """Return an input as a tensor, or None."""
         if value is None or isinstance(value, Tensor):
             return value
-        if isinstance(value, np.ndarray):
+        if isinstance(value, np.ndarray) or is_on_device(value):
             return Tensor(value)
         raise TypeError(
             f"{self._place_name(place)} of {self.operator_name()} is a {type(value).__name__}; expected a Tensor"
         )
+
+    def _check_devices(self, arrays):
+        """Refuse inputs of which some lie on the device and some do not."""
+        places: dict[bool, int] = {}
+        for place, array in enumerate(arrays):
+            if array is not None:
+                places.setdefault(bool(is_on_device(array)), place)
+        if len(places) > 1:
+            raise ValueError(
+                f"{self._place_name(places[True])} of {self.operator_name()} lies on 'cuda' and "
+                f"{self._place_name(places[False])} on 'cpu': move one of them by to()"
+            )
 
     def _record(self, inputs, outputs):
         """Link the node to the nodes (or leaves) that made its inputs, and note the state of all it saved."""
@@ -155,7 +172,7 @@ class Function:
         """Return the name that ``forward`` gives to input number ``place``; the number after the last is the output."""
         if self.needs and place >= len(self.needs):
             return "the output"
-        names = list(inspect.signature(self.forward).parameters.values())
+        names = [p for p in inspect.signature(self.forward).parameters.values() if p.kind is not p.KEYWORD_ONLY]
         if names[min(place, len(names) - 1)].kind is inspect.Parameter.VAR_POSITIONAL:
             return f"input {place}"
         return f"input {names[place].name!r}"

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from tinyseg.backend import kernel
+from tinyseg.backend import default_device, device_of, is_on_device, kernel, moved
 
 _mode = threading.local()
 
@@ -79,6 +79,8 @@ class Memory:
 
 def _as_array(data, dtype):
     """Return ``data`` as an array of native byte order; Python's floats become float32, as in PyTorch."""
+    if is_on_device(data):
+        return data if dtype is None else data.astype(dtype, copy=False)
     known = isinstance(data, np.ndarray | np.generic) or hasattr(data, "__array__")
     array = np.asarray(data)
     if array.dtype.kind not in "fiub":
@@ -92,7 +94,27 @@ def _sum(a, b):
     """Return the sum of two gradients: a new array, as either may be shared."""
     if a.size > 1 << 16 and a.dtype == b.dtype and a.shape == b.shape:
         return kernel("add_forward")(a, b)
-    return np.asarray(a + b)  # so few that starting a kernel takes longer, or NumPy's scalars
+    return whole_array(a + b)  # so few that starting a kernel takes longer, or NumPy's scalars
+
+
+def whole_array(value):
+    """Return what NumPy's arithmetic gave as an array: it turns arrays without axes into scalars."""
+    return value if isinstance(value, np.ndarray) or is_on_device(value) else np.asarray(value)
+
+
+def tensor_beside(tensor, data, dtype=None):
+    """Return data of the host as a tensor that lies where another does; a number goes there without a transfer."""
+    if tensor.device == "cpu":
+        return tensor_over(_as_array(data, dtype))
+    array = _as_array(data, dtype)
+    return tensor_over(moved(array, "cuda") if array.ndim else np.full_like(tensor.array, array, array.dtype, shape=()))
+
+
+def tensor_over(array):
+    """Return a tensor that shares an array, and lies where it does."""
+    tensor = Tensor.__new__(Tensor)
+    tensor._take(array, Memory())
+    return tensor
 
 
 class Tensor:
@@ -101,8 +123,8 @@ class Tensor:
     Parameters
     ----------
     data : array_like or Tensor
-        The values. A NumPy array is shared, not copied, unless its type or byte order has to change. Python numbers
-        and lists become float32, int64 or bool.
+        The values. A NumPy array is shared, not copied, unless its type or byte order has to change, or the backend in
+        use is ``"cuda"``: then it is copied to the device. Python numbers and lists become float32, int64 or bool.
     requires_grad : bool
         Whether ``backward`` shall leave a gradient in ``grad``. Only for float32 and float64.
     dtype : numpy.dtype, optional
@@ -110,8 +132,8 @@ class Tensor:
 
     Attributes
     ----------
-    array : numpy.ndarray
-        The values.
+    array : numpy.ndarray or kernels.cuda.DeviceArray
+        The values, on the host or the device.
     grad : Tensor or None
         After ``backward``, the gradient of a tensor that was made with ``requires_grad=True``; later backward passes
         add to it until it is set to None. Results of operators get none, unless ``retain_grad`` was called.
@@ -128,6 +150,10 @@ class Tensor:
     Operators save some of their inputs for backward. Changing one of those in place (``x += 1``, ``x[0] = 2``, an
     optimiser's step) is noticed by ``backward``, which raises a RuntimeError. A write through the NumPy array
     (``x.numpy()[0] = 2``) cannot be seen: call ``mark_changed`` after it.
+
+    A tensor lies on the host or on the device, and operators run there; nothing moves but by ``to``. ``item``,
+    ``float`` and printing copy what they show. On the device, indexing, transposing and repeating copy: only
+    ``reshape`` and ``detach`` share memory.
     """
 
     # NumPy's functions would take the array and lose the tape: let array * tensor come to Tensor.__rmul__ instead.
@@ -164,16 +190,24 @@ class Tensor:
     transpose: Callable[..., "Tensor"]
     permute: Callable[..., "Tensor"]
     astype: Callable[..., "Tensor"]
+    _move: Callable[..., "Tensor"]
 
     def __init__(self, data, requires_grad=False, dtype=None):
-        self.array: np.ndarray = _as_array(data.array if isinstance(data, Tensor) else data, dtype)
-        shared = isinstance(data, Tensor) and self.array is data.array
-        self.memory = data.memory if shared else Memory()
+        if isinstance(data, Tensor):
+            array = _as_array(data.array, dtype)
+            self._take(array, data.memory if array is data.array else Memory())
+        else:
+            self._take(moved(_as_array(data, dtype), default_device() if not is_on_device(data) else "cuda"), Memory())
+        if requires_grad:
+            self.requires_grad = True
+
+    def _take(self, array, memory):
+        """Begin as a leaf over an array."""
+        self.array: Any = array
+        self.memory = memory
         self.grad: Tensor | None = None
         self.creator: Any = None
         self._requires_grad = False
-        if requires_grad:
-            self.requires_grad = True
 
     # ---- what it is ------------------------------------------------------------------------------------------------
 
@@ -222,8 +256,8 @@ class Tensor:
 
     @property
     def device(self):
-        """Where the values lie: ``"cpu"``."""
-        return "cpu"
+        """Where the values lie: ``"cpu"`` or ``"cuda"``."""
+        return device_of(self.array)
 
     @property
     def data(self):
@@ -254,12 +288,13 @@ class Tensor:
         return id(self)
 
     def __array__(self, dtype=None, copy=None):
-        return np.array(self.array, dtype=dtype) if copy else np.asarray(self.array, dtype=dtype)
+        return np.array(self.numpy(), dtype=dtype) if copy else np.asarray(self.numpy(), dtype=dtype)
 
     def __repr__(self):
         name = type(self).__name__
-        values = np.array2string(self.array, separator=", ", prefix=f"{name}(", threshold=200)
+        values = np.array2string(moved(self.array, "cpu"), separator=", ", prefix=f"{name}(", threshold=200)
         extra = "" if self.dtype in (np.float32, np.int64, np.bool_) else f", dtype={self.dtype}"
+        extra += "" if self.device == "cpu" else f", device={self.device!r}"
         if self.creator is not None:
             extra += f", creator={self.creator.operator_name()}"
         elif self.requires_grad:
@@ -269,7 +304,15 @@ class Tensor:
     # ---- off the tape ----------------------------------------------------------------------------------------------
 
     def numpy(self):
-        """Return the values as a NumPy array that shares memory with the tensor, also where gradients are required."""
+        """Return the values as a NumPy array that shares memory with the tensor, also where gradients are required.
+
+        Raises
+        ------
+        TypeError
+            If the tensor lies on the device.
+        """
+        if is_on_device(self.array):
+            raise TypeError(f'numpy() of a tensor of shape {self.shape} on the device: copy it by .to("cpu") first')
         return self.array
 
     def item(self):
@@ -291,7 +334,7 @@ class Tensor:
 
         Parameters
         ----------
-        device : {"cpu"}, optional
+        device : {"cpu", "cuda"}, optional
             Where the values shall lie. A NumPy type is taken as ``dtype``.
         dtype : numpy.dtype, optional
             Type of the values.
@@ -304,9 +347,14 @@ class Tensor:
         ------
         ValueError
             If there is no such device.
+        RuntimeError
+            If there is no GPU, nor the simulator.
+        MemoryError
+            If the GPU's memory is full.
         """
         device, dtype = device_and_dtype(device, dtype)
-        return self if dtype is None or dtype == self.dtype else self.astype(dtype)
+        tensor = self if dtype is None or dtype == self.dtype else self.astype(dtype)
+        return tensor if device in (None, tensor.device) else tensor._move(device)
 
     def mark_changed(self):
         """Tell the tape that the values were changed in place, after a write through ``numpy()``."""
@@ -345,8 +393,12 @@ class Tensor:
                 raise RuntimeError(
                     f"backward() of a tensor of shape {self.shape} needs a gradient; or take sum() first"
                 )
-            gradient = np.ones(self.shape, self.dtype)
-        gradient = np.asarray(gradient, dtype=self.dtype)
+            gradient = np.ones_like(self.array)
+        elif isinstance(gradient, Tensor):
+            gradient = gradient.array
+        gradient = _as_array(gradient, self.dtype)
+        if device_of(gradient) != self.device:
+            raise ValueError(f"gradient lies on {device_of(gradient)!r}; expected {self.device!r}, as the tensor does")
         if gradient.shape != self.shape:
             raise ValueError(f"gradient has shape {gradient.shape}; expected {self.shape}, the tensor's")
 
@@ -365,7 +417,7 @@ class Tensor:
                     gradients[source] = _sum(gradients[source], dx)
                     own.add(source)
                 else:
-                    gradients[source] = np.asarray(dx)  # NumPy's arithmetic turns arrays without axes into scalars
+                    gradients[source] = whole_array(dx)
                     if not isinstance(source, Tensor):
                         heapq.heappush(waiting, (-source.serial, source))
                     elif node.gradients_are_new:
@@ -376,8 +428,7 @@ class Tensor:
     def add_gradient(self, gradient, own=False):
         """Add an array to ``grad``; a first one is copied, as others may share its memory, unless it is its ``own``."""
         if self.grad is None:
-            copied = np.asarray if own else np.array
-            self.grad = Tensor(copied(gradient, dtype=self.dtype, order="C"))
+            self.grad = tensor_over(gradient.astype(self.dtype, "C", copy=not own))
         else:
             self.grad.array += gradient
             self.grad.mark_changed()
@@ -388,8 +439,6 @@ def device_and_dtype(device, dtype):
     is_type = device in ("float32", "float64") if isinstance(device, str) else device is not None
     if is_type and dtype is None:
         device, dtype = None, device
-    if device not in (None, "cpu"):
-        if str(device).split(":")[0] == "cuda":
-            raise ValueError("device is 'cuda', which this version of tinyseg does not have; expected 'cpu'")
-        raise ValueError(f"device is {device!r}; expected 'cpu'")
-    return device, None if dtype is None else np.dtype(dtype)
+    if device not in (None, "cpu", "cuda", "cuda:0"):
+        raise ValueError(f"device is {device!r}; expected 'cpu' or 'cuda'")
+    return None if device is None else device.split(":")[0], None if dtype is None else np.dtype(dtype)

@@ -77,8 +77,11 @@ def _apply_common(args):
     """Apply the options that every command has."""
     from tinyseg import backend
 
-    if args.backend is not None:
-        backend.use_backend(args.backend)
-    backend.current_backend()  # a wrong TINYSEG_BACKEND is named now, not when the first kernel runs
+    try:
+        if args.backend is not None:
+            backend.use_backend(args.backend)
+        backend.current_backend()  # a wrong TINYSEG_BACKEND is named now, not when the first kernel runs
+    except RuntimeError as error:  # no GPU
+        raise ValueError(str(error)) from None
     if args.threads is not None:
         backend.set_num_threads(args.threads)

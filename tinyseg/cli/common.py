@@ -36,7 +36,7 @@ def add_common(parser):
     group.add_argument(
         "--backend",
         metavar="NAME",
-        help="kernels that compute: cpu (fast, the default) or naive (textbook loops, very slow)",
+        help="kernels that compute: cpu (fast, the default), cuda (NVIDIA GPUs) or naive (textbook loops, very slow)",
     )
     group.add_argument("--threads", type=int, metavar="N", help="processor threads to use (default: all)")
     group.add_argument("--debug", action="store_true", help="show Python's traceback when something fails")

@@ -74,7 +74,7 @@ def _one_pass(model, x, before, done, total):
     """Run the model on one array (C, H, W), tile number ``done`` of ``total``."""
     if before is not None:
         before(done, total)
-    return model(Tensor(np.ascontiguousarray(x[None]))).numpy()[0]
+    return model(Tensor(np.ascontiguousarray(x[None]))).to("cpu").numpy()[0]
 
 
 def _tiled(model, x, side, before):
@@ -83,7 +83,7 @@ def _tiled(model, x, side, before):
     depth = len(model.widths)
     stride = 2 ** (depth - 1)
     # Padded as the model pads a whole picture: the outer tiles then end where the padded picture does.
-    x = pad_to_multiple(Tensor(x[None]), stride).numpy()[0]
+    x = pad_to_multiple(Tensor(x[None]), stride).to("cpu").numpy()[0]
     result = np.empty((model.out_channels, *x.shape[1:]), np.float32)
     tiles = list(product(tiles_along(x.shape[1], side, depth), tiles_along(x.shape[2], side, depth)))
     for done, ((y0, y1, keep_y0, keep_y1), (x0, x1, keep_x0, keep_x1)) in enumerate(tiles):

@@ -90,9 +90,9 @@ def run(layers, x):
 
 def _can_fold(conv, norm, residual):
     """Return whether a convolution can take over all that follows it."""
-    if is_grad_enabled() or not has_kernel("conv2d_relu_forward"):
+    if is_grad_enabled() or type(conv) not in CONVOLUTIONS or conv._hooks:
         return False
-    if type(conv) not in CONVOLUTIONS or conv._hooks or (residual is not None and type(conv) is not Conv2d):
+    if not has_kernel("conv2d_relu_forward", conv.weight) or (residual is not None and type(conv) is not Conv2d):
         return False
     if norm is None:
         return True

@@ -7,12 +7,13 @@ import math
 
 import numpy as np
 
+from tinyseg.backend import moved
 from tinyseg.random import generator as shared_generator
 
 
 def _fill(tensor, values):
     """Write ``values``, which broadcast, into the tensor."""
-    tensor.array[...] = values
+    tensor.array[...] = values if np.ndim(values) == 0 else moved(np.asarray(values, tensor.dtype), tensor.device)
     tensor.mark_changed()
     return tensor
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tinyseg.backend import is_on_device, moved
 from tinyseg.tensor import Tensor, device_and_dtype
 
 
@@ -207,9 +208,10 @@ class Module:
         Returns
         -------
         dict of str to Tensor
-            The keys are PyTorch's. The tensors share memory with the module's, and do not require gradients.
+            The keys are PyTorch's. The tensors lie on the host and do not require gradients. They share memory with
+            the module's; those of a module on the device are copies.
         """
-        return {key: tensor.detach() for key, tensor in self._state()}
+        return {key: tensor.detach().to("cpu") for key, tensor in self._state()}
 
     def _full_keys(self, attribute):
         """Return the full keys that the modules list under ``optional_keys`` or ``ignored_keys``."""
@@ -271,7 +273,7 @@ class Module:
         if any(array.shape != own[key].shape for key, array in arrays.items()):
             raise ValueError(_describe_shapes(arrays, own))
         for key, array in arrays.items():
-            own[key].array[...] = array
+            own[key].array[...] = moved(array, own[key].device)
             own[key].mark_changed()
         return LoadedKeys(missing, unexpected)
 
@@ -306,11 +308,13 @@ class Module:
         return self
 
     def to(self, device=None, dtype=None):
-        """Move to a device (``"cpu"``), or change the type of all floating-point values; return the module.
+        """Move all values, and gradients, to a device, or change the type of floating-point ones; return the module.
+
+        An optimiser's state stays where it is: make the optimiser afterwards.
 
         Parameters
         ----------
-        device : {"cpu"}, optional
+        device : {"cpu", "cuda"}, optional
             Where to. A NumPy type is taken as ``dtype``.
         dtype : numpy.dtype, optional
             float32 or float64.
@@ -321,14 +325,22 @@ class Module:
             If there is no such device.
         TypeError
             If the type is another.
+        RuntimeError
+            If there is no GPU, nor the simulator.
+        MemoryError
+            If the GPU's memory is full; some values have moved, and others not.
         """
-        _, dtype = device_and_dtype(device, dtype)
+        device, dtype = device_and_dtype(device, dtype)
         if dtype is not None and dtype not in (np.float32, np.float64):
             raise TypeError(f"dtype is {dtype}; expected float32 or float64")
         for tensor in (*self.parameters(), *self.buffers()):
             if dtype is not None and tensor.dtype.kind == "f" and tensor.dtype != dtype:
                 tensor.array = tensor.array.astype(dtype)
                 tensor.grad = None if tensor.grad is None else tensor.grad.to(dtype=dtype)
+                tensor.mark_changed()
+            if device is not None and tensor.device != device:
+                tensor.array = moved(tensor.array, device)
+                tensor.grad = None if tensor.grad is None else tensor.grad.to(device)
                 tensor.mark_changed()
         return self
 
@@ -417,7 +429,7 @@ def _describe_shapes(arrays, own):
 
 def _numbers(key, value, tensor):
     """Return the value for ``tensor`` as an array of its kind, or say what is wrong with it."""
-    array = value.array if isinstance(value, Tensor) else np.asarray(value)
+    array = value.array if isinstance(value, Tensor) else value if is_on_device(value) else np.asarray(value)
     if array.dtype.kind not in "fiub" or (array.dtype.kind == "f" and tensor.dtype.kind != "f"):
         raise TypeError(f"{key!r} has dtype {array.dtype}; expected {tensor.dtype}")
     return array

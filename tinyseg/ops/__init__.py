@@ -17,6 +17,9 @@ from tinyseg.ops.pooling import interpolate, max_pool2d
 from tinyseg.ops.rois import multi_scale_roi, roi_align, roi_pool
 from tinyseg.ops.shapes import cat, flatten, mean, pad, permute, reshape, sum, transpose
 
+# what equips Tensor, and nothing else
+from tinyseg.ops import devices as _devices  # noqa: F401  # isort: skip
+
 # last: its operators build on those above
 from tinyseg.ops import inplace as _inplace  # noqa: F401  # isort: skip
 

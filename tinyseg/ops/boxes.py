@@ -3,7 +3,7 @@
 import numpy as np
 
 from tinyseg.backend import kernel
-from tinyseg.tensor import Tensor
+from tinyseg.tensor import Tensor, tensor_over
 
 
 def box_iou(boxes1, boxes2):
@@ -142,4 +142,4 @@ def _array(value):
 
 def _like(example, array):
     """Return a result as a tensor where the input was one."""
-    return Tensor(array) if isinstance(example, Tensor) else array
+    return tensor_over(array) if isinstance(example, Tensor) else array

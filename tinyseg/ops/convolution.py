@@ -6,7 +6,7 @@ from tinyseg.backend import has_kernel, kernel
 from tinyseg.function import Function
 from tinyseg.ops.activation import Relu
 from tinyseg.ops.shapes import cat, pad, reshape
-from tinyseg.tensor import Tensor, is_grad_enabled
+from tinyseg.tensor import is_grad_enabled, tensor_over
 
 
 class Conv2d(Function):
@@ -167,7 +167,7 @@ def conv2d_relu(
     TypeError, ValueError
         If types, shapes or parameters do not fit each other.
     """
-    in_one_pass = _in_one_pass("conv2d_relu_forward")
+    in_one_pass = _in_one_pass("conv2d_relu_forward", input)
     if more is not None and (isinstance(padding, str) or not in_one_pass):
         input, more = cat([input, more], dim=1), None
     if isinstance(padding, str):
@@ -176,7 +176,7 @@ def conv2d_relu(
     if in_one_pass:
         tensors = {"x": input, "weight": weight, "bias": bias, "more": more, "scale": scale, "residual": residual}
         arrays = {name: None if tensor is None else tensor.array for name, tensor in tensors.items()}
-        return Tensor(kernel("conv2d_relu_forward")(**arrays, **parameters, relu=relu))
+        return tensor_over(kernel("conv2d_relu_forward")(**arrays, **parameters, relu=relu))
     weight = weight if scale is None else weight * reshape(scale, -1, 1, 1, 1)
     y = Conv2d.apply(input, weight, bias, **parameters)
     y = y if residual is None else y + residual
@@ -210,9 +210,10 @@ def conv_transpose2d_relu(
     parameters = {
         "stride": stride, "padding": padding, "output_padding": output_padding, "dilation": dilation, "groups": groups
     }  # fmt: skip
-    if _in_one_pass("conv_transpose2d_relu_forward"):
+    if _in_one_pass("conv_transpose2d_relu_forward", input):
         arrays = [None if tensor is None else tensor.array for tensor in (input, weight, bias, scale)]
-        return Tensor(kernel("conv_transpose2d_relu_forward")(*arrays[:3], **parameters, scale=arrays[3], relu=relu))
+        in_one_pass = kernel("conv_transpose2d_relu_forward")
+        return tensor_over(in_one_pass(*arrays[:3], **parameters, scale=arrays[3], relu=relu))
     if scale is not None:  # output channels are group by group along the second axis
         per_group = reshape(weight, groups, -1, *weight.shape[1:]) * reshape(scale, groups, 1, -1, 1, 1)
         weight = reshape(per_group, *weight.shape)
@@ -220,9 +221,9 @@ def conv_transpose2d_relu(
     return Relu.apply(y) if relu else y
 
 
-def _in_one_pass(name):
+def _in_one_pass(name, input):
     """Return whether a kernel without a backward pass may run."""
-    return not is_grad_enabled() and has_kernel(name)
+    return not is_grad_enabled() and has_kernel(name, input)
 
 
 def linear(input, weight, bias=None):

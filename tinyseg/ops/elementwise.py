@@ -1,10 +1,10 @@
-"""Arithmetic with broadcasting, exp and log. Plain NumPy: these work on single numbers and small tensors."""
+"""Arithmetic with broadcasting, exp and log. NumPy's operators: these work on single numbers and small tensors."""
 
 import numpy as np
 
 from tinyseg.backend import kernel
 from tinyseg.function import Function
-from tinyseg.tensor import Tensor
+from tinyseg.tensor import Tensor, tensor_beside, tensor_over, whole_array
 
 
 def sum_to_shape(dy, shape, dtype=None):
@@ -153,7 +153,7 @@ def astype(x, dtype):
     """
     dtype = np.dtype(dtype)
     if dtype not in (np.float32, np.float64):
-        return Tensor(x.array.astype(dtype))
+        return tensor_over(x.array.astype(dtype))
     return Astype.apply(x, dtype=dtype)
 
 
@@ -165,7 +165,7 @@ def _partner(x, other):
         kind = np.asarray(other).dtype.kind
         if kind in "biuf":
             dtype = x.dtype if x.dtype.kind == "f" else (np.float32 if kind == "f" else None)
-            return Tensor(other, dtype=dtype)
+            return tensor_beside(x, other, dtype)
     if isinstance(other, np.ndarray):
         return Tensor(other)
     return NotImplemented
@@ -214,7 +214,7 @@ def _comparison(compare):
     """Return the method of Tensor for a comparison: a tensor of bools, off the tape."""
 
     def method(self, other):
-        return Tensor(compare(self.array, other.array if isinstance(other, Tensor) else other))
+        return tensor_over(whole_array(compare(self.array, other.array if isinstance(other, Tensor) else other)))
 
     return method
 

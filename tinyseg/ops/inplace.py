@@ -7,7 +7,7 @@ time an operator saved them. On the tape, the operator runs as usual, and the te
 import numpy as np
 
 from tinyseg.ops.shapes import Assign, _plain_index
-from tinyseg.tensor import Tensor, is_grad_enabled
+from tinyseg.tensor import Tensor, is_grad_enabled, tensor_beside, tensor_over
 
 
 def _overwrite(x, result, sign):
@@ -41,7 +41,7 @@ def _check_recordable(x, sign):
 
 def _snapshot(x):
     """Return a tensor at the same place on the tape with a copy of the values, which will not change."""
-    before = Tensor(x.array.copy())
+    before = tensor_over(x.array.copy())
     before._requires_grad, before.creator = x.requires_grad, x.creator
     return before
 
@@ -65,7 +65,7 @@ def _set_item(self, index, value):
     index = _plain_index(index)
     if is_grad_enabled() and (self.requires_grad or getattr(value, "requires_grad", False)):
         _check_recordable(self, "[...] =")
-        value = value if isinstance(value, Tensor) else Tensor(value, dtype=self.dtype)
+        value = value if isinstance(value, Tensor) else tensor_beside(self, value, self.dtype)
         _overwrite(self, Assign.apply(_snapshot(self), value.to(dtype=self.dtype), index=index), "[...] =")
     else:
         self.array[index] = value.array if isinstance(value, Tensor) else value

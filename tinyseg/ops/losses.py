@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tinyseg.backend import kernel
+from tinyseg.backend import is_on_device, kernel
 from tinyseg.function import Function
 from tinyseg.tensor import Tensor
 
@@ -53,7 +53,7 @@ def _constant(name, value, dtype=None):
     if getattr(value, "requires_grad", False):
         raise ValueError(f"{name} requires gradients, but a loss has none for it; pass {name}.detach()")
     if not isinstance(value, Tensor):
-        array = np.asarray(value)
+        array = value if is_on_device(value) else np.asarray(value)
         if array.dtype.kind not in "fiub":
             raise TypeError(f"{name} has dtype {array.dtype}; expected numbers")
         value = Tensor(array)

@@ -116,7 +116,7 @@ def batch_norm_relu(
     """
     if residual is not None and residual.shape != input.shape:
         raise ValueError(f"residual has shape {residual.shape}; expected {input.shape}, the shape of input")
-    if not has_kernel("batch_norm_relu_forward"):
+    if not has_kernel("batch_norm_relu_forward", input):
         y = batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
         return relu(y if residual is None else y + residual)
     _check_running(running_mean, running_var)

@@ -8,7 +8,7 @@ from tinyseg.function import Function
 
 class MaxPool2d(Function):
     def forward(self, x, *, return_indices, **parameters):
-        if not (any(self.needs) or return_indices) and has_kernel("max_pool2d_maxima"):
+        if not (any(self.needs) or return_indices) and has_kernel("max_pool2d_maxima", x):
             return kernel("max_pool2d_maxima")(x, **parameters)
         y, indices = kernel("max_pool2d_forward")(x, **parameters)
         self.saved = (indices,)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tinyseg.backend import kernel
+from tinyseg.backend import device_of, is_on_device, kernel, moved
 from tinyseg.function import Function
 from tinyseg.tensor import Tensor
 
@@ -64,7 +64,8 @@ def roi_pool(input, boxes, output_size, spatial_scale=1.0):
         Feature maps ``(N, C, H, W)``.
     boxes : Tensor, ndarray or list of them
         ``(K, 5)``: batch index, x1, y1, x2, y2 of each box, in picture coordinates; or for each picture an array
-        ``(L, 4)`` of x1, y1, x2, y2. No gradient flows to them.
+        ``(L, 4)`` of x1, y1, x2, y2. No gradient flows to them. They are few: those of the host are copied to where the
+        maps lie.
     output_size : int or (int, int)
         Number of bins: vertical, horizontal.
     spatial_scale : float
@@ -86,7 +87,8 @@ def roi_pool(input, boxes, output_size, spatial_scale=1.0):
     Corners are rounded to whole cells (halves away from zero), and both end cells belong to the box: see
     ``kernels.naive.roi_pool``. Girshick, Fast R-CNN, arXiv:1504.08083.
     """
-    return RoiPool.apply(input, rois=_rois(input, boxes), output_size=_size(output_size), spatial_scale=spatial_scale)
+    rois = _rois_beside(input, boxes)
+    return RoiPool.apply(input, rois=rois, output_size=_size(output_size), spatial_scale=spatial_scale)
 
 
 def roi_align(input, boxes, output_size, spatial_scale=1.0, sampling_ratio=-1, *, aligned):
@@ -98,7 +100,8 @@ def roi_align(input, boxes, output_size, spatial_scale=1.0, sampling_ratio=-1, *
         Feature maps ``(N, C, H, W)``.
     boxes : Tensor, ndarray or list of them
         ``(K, 5)``: batch index, x1, y1, x2, y2 of each box, in picture coordinates; or for each picture an array
-        ``(L, 4)`` of x1, y1, x2, y2. No gradient flows to them.
+        ``(L, 4)`` of x1, y1, x2, y2. No gradient flows to them. They are few: those of the host are copied to where the
+        maps lie.
     output_size : int or (int, int)
         Number of bins: vertical, horizontal.
     spatial_scale : float
@@ -126,7 +129,7 @@ def roi_align(input, boxes, output_size, spatial_scale=1.0, sampling_ratio=-1, *
     """
     return RoiAlign.apply(
         input,
-        rois=_rois(input, boxes),
+        rois=_rois_beside(input, boxes),
         output_size=_size(output_size),
         spatial_scale=spatial_scale,
         sampling_ratio=sampling_ratio,
@@ -200,6 +203,12 @@ def _size(output_size):
     return tuple(output_size) if isinstance(output_size, Sequence) else output_size
 
 
+def _rois_beside(input, boxes):
+    """Return boxes of either form as one array (K, 5), where the input lies."""
+    rois = _rois(input, boxes)
+    return moved(rois, device_of(input.array if isinstance(input, Tensor) else input))
+
+
 def _rois(input, boxes):
     """Return boxes of either form as one array (K, 5) of the input's type, apart from what the caller holds."""
     if not isinstance(input, Tensor | np.ndarray):
@@ -211,7 +220,7 @@ def _rois(input, boxes):
 def _joined(dtype, pictures, boxes):
     """Return boxes of either form as one new array (K, 5)."""
     if not isinstance(boxes, tuple | list):
-        return np.array(_plain("boxes", boxes), dtype)
+        return _plain("boxes", boxes).astype(dtype)
     if len(boxes) != pictures:
         raise ValueError(f"boxes is a list of {len(boxes)}; expected one array for each of {pictures} pictures")
     rois = [np.empty((0, 5), dtype)]
@@ -229,7 +238,7 @@ def _plain(name, boxes):
         if boxes.requires_grad:
             raise ValueError(f"{name} requires gradients, which RoI operators do not give to boxes; detach() it")
         boxes = boxes.array
-    if not isinstance(boxes, np.ndarray):
+    if not isinstance(boxes, np.ndarray) and not is_on_device(boxes):
         raise TypeError(f"{name} is a {type(boxes).__name__}; expected a Tensor or a NumPy array")
     if boxes.dtype.kind not in "fiu":
         raise TypeError(f"{name} has dtype {boxes.dtype}; expected numbers")

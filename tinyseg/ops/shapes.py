@@ -5,7 +5,7 @@ import numpy as np
 from tinyseg.backend import kernel
 from tinyseg.function import Function
 from tinyseg.ops.elementwise import sum_to_shape
-from tinyseg.tensor import Tensor
+from tinyseg.tensor import Tensor, whole_array
 
 
 class Reshape(Function):
@@ -30,12 +30,12 @@ class Index(Function):
     def forward(self, x, *, index):
         self.shape, self.index = x.shape, index
         y = x[index]
-        if isinstance(y, np.ndarray) or _has_arrays(index):
+        if not isinstance(y, np.generic) or _has_arrays(index):
             return y
         return x[(*index, ...) if isinstance(index, tuple) else (index, ...)]  # one element: a view too, not its value
 
     def backward(self, dy):
-        dx = np.zeros(self.shape, dy.dtype)
+        dx = np.zeros_like(dy, shape=self.shape)
         if _has_arrays(self.index):
             np.add.at(dx, self.index, dy)  # an element may have been picked several times
         else:
@@ -55,7 +55,7 @@ class Assign(Function):
     def backward(self, dy):
         dx = dy.copy()
         dx[self.index] = 0
-        dvalue = np.asarray(dy[self.index])
+        dvalue = whole_array(dy[self.index])
         extra = max(len(self.value_shape) - dvalue.ndim, 0)  # axes of size 1 in front, which assignment drops
         return dx, sum_to_shape(dvalue, self.value_shape[extra:]).reshape(self.value_shape)
 

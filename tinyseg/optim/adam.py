@@ -55,7 +55,7 @@ class Adam(Optimizer):
             state["step"] = state.get("step", 0) + 1
             for name in names:
                 if name not in state:
-                    state[name] = np.zeros(array.shape, array.dtype)
+                    state[name] = np.zeros_like(array)
         means, squares, *largest = ([state[name] for state in states] for name in names)
         kernel("adam_step")(
             values,

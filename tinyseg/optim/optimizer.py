@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from tinyseg.backend import is_on_device, moved
 from tinyseg.tensor import Tensor
 
 
@@ -93,8 +94,8 @@ class Optimizer:
     def _step(self, parameters, group):
         """Change parameters of one type and one group."""
         # no copies, unless the layout or the type is unusual
-        values = [np.asarray(parameter.array, order="C") for parameter in parameters]
-        gradients = [np.asarray(parameter.grad.array, dtype=parameter.dtype) for parameter in parameters]
+        values = [parameter.array.astype(parameter.dtype, "C", copy=False) for parameter in parameters]
+        gradients = [parameter.grad.array.astype(parameter.dtype, copy=False) for parameter in parameters]
         self.update(values, gradients, [self.state.setdefault(parameter, {}) for parameter in parameters], group)
         for parameter, array in zip(parameters, values, strict=True):
             if array is not parameter.array:
@@ -106,7 +107,7 @@ class Optimizer:
 
         Parameters
         ----------
-        values, gradients : list of numpy.ndarray
+        values, gradients : list of numpy.ndarray or kernels.cuda.DeviceArray
             Parameters of one type, C-contiguous, and their gradients, which stay as they are.
         states : list of dict
             Kept for the next step of each parameter; empty at first.
@@ -160,7 +161,10 @@ class Optimizer:
                     raise ValueError(
                         f"{key!r} of parameter {number} has shape {array.shape}; expected {parameter.shape}"
                     )
-                value = array.astype(parameter.dtype, order="C") if array.ndim or key not in _COUNTS else int(array)
+                if array.ndim or key not in _COUNTS:
+                    value = moved(array.astype(parameter.dtype, order="C"), parameter.device)
+                else:
+                    value = int(array)
                 loaded.setdefault(parameter, {})[key] = value
         self.state = loaded
         for group, settings in zip(self.param_groups, groups, strict=True):
@@ -179,4 +183,6 @@ _COUNTS = ("step",)
 
 
 def _copy(value):
+    if is_on_device(value):
+        return moved(value, "cpu")
     return value.copy() if isinstance(value, np.ndarray) else value

@@ -60,5 +60,5 @@ class SGD(Optimizer):
         fresh = ["momentum_buffer" not in state for state in states]
         for state, array in zip(states, values, strict=True):
             if "momentum_buffer" not in state:
-                state["momentum_buffer"] = np.zeros(array.shape, array.dtype)
+                state["momentum_buffer"] = np.zeros_like(array)
         kernel("sgd_step")(values, gradients, [state["momentum_buffer"] for state in states], fresh, **settings)

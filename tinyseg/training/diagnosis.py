@@ -38,7 +38,7 @@ def find_not_finite(model, pictures, losses_of):
             return f"the first layer whose output has it is {name} ({type(module).__name__}){_cause(module)}"
     with np.errstate(all="ignore"):
         for name, loss in losses.items():
-            if not np.isfinite(loss.numpy()).all():
+            if not np.isfinite(loss.to("cpu").numpy()).all():
                 name = "the loss" if len(losses) == 1 else name
                 return f"{name} itself makes it, after a last layer's output as large as {seen[-1][2]:.3g}"
         if losses:
@@ -53,7 +53,7 @@ def _find_in_gradients(model, seen, loss):
     loss.backward()
     for name, module, _ in reversed(seen):  # gradients come back from the last layer to the first
         for own, parameter in module.named_parameters():
-            if parameter.grad is not None and not np.isfinite(parameter.grad.numpy()).all():
+            if parameter.grad is not None and not np.isfinite(parameter.grad.to("cpu").numpy()).all():
                 return f"the first layer whose gradient has it is {name} ({type(module).__name__}), in its {own}"
     return None
 
@@ -61,7 +61,7 @@ def _find_in_gradients(model, seen, loss):
 def first_not_finite(state):
     """Return the name of the first array of a state dict that holds NaN or infinity, or None."""
     for name, value in state.items():
-        array = value.numpy() if hasattr(value, "numpy") else np.asarray(value)
+        array = value.to("cpu").numpy() if isinstance(value, Tensor) else np.asarray(value)
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             return name
     return None
@@ -104,6 +104,6 @@ def _arrays(output):
         for item in output.values() if isinstance(output, dict) else output:
             yield from _arrays(item)
         return
-    array = output.numpy() if isinstance(output, Tensor) else output
+    array = output.to("cpu").numpy() if isinstance(output, Tensor) else output
     if isinstance(array, np.ndarray) and array.dtype.kind == "f":
         yield array
