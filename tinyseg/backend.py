@@ -134,12 +134,33 @@ _ARRAYS = "kernels.cuda.array"
 
 
 def is_on_device(array):
-    """Return whether an array lies in the memory of a GPU."""
+    """Return whether an array lies in the memory of a GPU.
+
+    Parameters
+    ----------
+    array : object
+        Of any kind.
+
+    Returns
+    -------
+    bool
+    """
     return getattr(type(array), "on_device", False)
 
 
 def device_of(array):
-    """Return where an array lies: ``"cpu"`` or ``"cuda"``."""
+    """Return where an array lies.
+
+    Parameters
+    ----------
+    array : ndarray or DeviceArray
+        Any array.
+
+    Returns
+    -------
+    str
+        ``"cpu"`` or ``"cuda"``.
+    """
     return "cuda" if is_on_device(array) else "cpu"
 
 
@@ -149,7 +170,18 @@ def default_device():
 
 
 def moved(array, device):
-    """Return an array on ``"cpu"`` or ``"cuda"``: itself, where it lies there already.
+    """Return an array on a device: itself, where it lies there already, or else a copy.
+
+    Parameters
+    ----------
+    array : ndarray or DeviceArray
+        Any array.
+    device : {"cpu", "cuda"}
+        Where to.
+
+    Returns
+    -------
+    ndarray or DeviceArray
 
     Raises
     ------
