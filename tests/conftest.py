@@ -5,6 +5,12 @@ import warnings
 
 import numpy as np
 import pytest
+from numba import config as numba_config
+
+if numba_config.ENABLE_CUDASIM:
+    import fast_simulator
+
+    fast_simulator.install()
 
 
 def pytest_collection_modifyitems(config, items):
