@@ -1,4 +1,4 @@
-"""Numba's CUDA simulator with a barrier that waits: its own asks all threads in turn, without a pause, how far they are.
+"""Numba's CUDA simulator with a barrier that waits: its own asks all threads, again and again, how far they are.
 
 That takes most of the time of kernels with barriers. As on a GPU, all threads of a block have to reach a barrier here;
 Numba's lets those go on that are left.

@@ -7,6 +7,7 @@ import pytest
 
 from benchmarks import cuda_code
 from benchmarks.cuda_code import PROCESSORS, Code
+from kernels.cuda.device import SIMULATED
 
 TURING, HOPPER = PROCESSORS[7, 5], PROCESSORS[9, 0]
 
@@ -69,6 +70,23 @@ def test_what_no_kernel_may_do():
         "roi_align.some_kernel sm_90 float32: spills 4 bytes",
         "nms.some_kernel sm_90 float32: a block of 256 threads does not fit into a multiprocessor",
     ]
+
+
+def test_the_stored_table_holds_every_kernel_and_no_fault():
+    versions, codes = cuda_code.stored()
+    assert {"python", "numba", "numba-cuda", "ptxas"} <= versions.keys()
+    targets = [f"sm_{major}{minor} {name}" for major, minor in cuda_code.TARGETS for name in cuda_code.TYPES]
+    # after a new kernel: python -m benchmarks.cuda_code
+    kernels = cuda_code.all_kernels()
+    assert list(codes) == [f"{name} {target}" for name in kernels for target in targets]
+    if not SIMULATED:  # where blocks are small
+        assert [code.threads for code in codes.values()] == [k.threads for k in kernels.values() for _ in targets]
+    assert cuda_code.faults(codes) == []
+    text = cuda_code.PATH.with_suffix(".md").read_text(encoding="utf-8")
+    assert text == cuda_code.markdown(versions, codes)
+    for key, code in codes.items():
+        target = tuple(int(digit) for digit in key.split()[1].removeprefix("sm_"))
+        assert code.occupancy == round(cuda_code.occupancy(PROCESSORS[target], *code[:3]), 4)
 
 
 def test_what_is_missing_is_said_in_one_line(monkeypatch, capsys):
