@@ -43,8 +43,14 @@ def test_the_worked_example_works(tmp_path):
     for folder in ("kernels", "tinyseg", "tests"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__", "reference"))
     shutil.copy(ROOT / "setup.cfg", tmp_path)
-    assert carry_out(steps, tmp_path) == steps.count("```python") == 15
-    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+    assert carry_out(steps, tmp_path) == steps.count("```python") == 16
+    run_tests(tmp_path)
+    run_tests(tmp_path, "-m", "cuda", NUMBA_ENABLE_CUDASIM="1")
+
+
+def run_tests(project, *options, **variables):
+    """Run the new operator's tests in the copy of the project."""
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(project / "cache"), **variables}
     run = subprocess.run(
         [
             sys.executable,
@@ -53,9 +59,10 @@ def test_the_worked_example_works(tmp_path):
             "-q",
             "-p",
             "no:cacheprovider",
+            *options,
             "tests/test_group_norm.py",
         ],
-        cwd=tmp_path,
+        cwd=project,
         env=environment,
         capture_output=True,
         text=True,
