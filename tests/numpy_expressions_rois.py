@@ -25,7 +25,7 @@ def roi_pool(inputs, gradient_of, output_size, spatial_scale=1.0):
     x, picture, dtype = inputs["x"], inputs["rois"][:, 0].astype(int), inputs["dtype"]
     (oh, ow), (n, c, h, w) = _pair(output_size), x.shape
     low, high = (np.sign(a) * np.floor(np.abs(a.astype(np.float64)) + 0.5) for a in _corners(inputs, spatial_scale))
-    y, argmax = np.zeros((len(picture), c, oh, ow)), np.full((len(picture), c, oh, ow), -1)
+    y, argmax = np.zeros((len(picture), c, oh, ow)), np.full((len(picture), c, oh, ow), -1, np.int32)
     lowest = -float(np.finfo(np.float32).max)
     for k in range(len(picture)):
         rows, columns = (_pool_mask(low[k, a], high[k, a], (oh, ow)[a], (h, w)[a], dtype) for a in (0, 1))

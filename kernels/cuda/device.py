@@ -266,7 +266,9 @@ def rounded_product(T):
     """
     if SIMULATED:
         return operator.mul
-    return {types.float32: cuda.libdevice.fmul_rn, types.float64: cuda.libdevice.dmul_rn}[T]
+    from numba.cuda import libdevice  # which the simulator does not have
+
+    return {types.float32: libdevice.fmul_rn, types.float64: libdevice.dmul_rn}[T]
 
 
 class Properties(NamedTuple):
