@@ -16,8 +16,9 @@ is a row of cells: vertically, all of its threads take the same way.
 import numpy as np
 from numba.types import int32, int64, uint32
 
+from kernels.cuda import device
 from kernels.cuda.array import empty
-from kernels.cuda.device import SIMULATED, cuda, device_function, properties, tile, typed_kernel
+from kernels.cuda.device import SIMULATED, cuda, device_function, tile, typed_kernel
 
 QUAD = 4
 THREADS = tile(128, 4)
@@ -35,7 +36,7 @@ def grid_of_outputs(rois, channels, bins):
     if SIMULATED:
         return (2, 2), THREADS
     items = -(-channels // QUAD) * bins
-    parts = min(-(-items // THREADS), max(1, _BLOCKS * properties().processors // rois), 65_535)
+    parts = min(-(-items // THREADS), max(1, _BLOCKS * device.properties().processors // rois), 65_535)
     return (rois, parts), THREADS
 
 
