@@ -5,7 +5,7 @@
     everywhere; with few channels the transforms outweigh what they save.
 ``channels`` (``panel_convolution.py``)
     Lanes are output channels: small, deep maps, whatever their width and stride.
-``points`` (``point_convolution.py``)
+``points`` (``point_convolution.py``, ``point_spread.py``)
     1x1, and 2x2 with a stride of 2, transposed or not: lanes are pixels, whatever rows they are in.
 ``pixels`` (``correlation.py``)
     Lanes are pixels of a row: everything else, and all groups.
@@ -22,7 +22,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from kernels.cpu import panel_convolution, panel_gradient, point_convolution, winograd
+from kernels.cpu import panel_convolution, panel_gradient, point_convolution, point_spread, winograd
 from kernels.cpu.tiling import DOT, PANEL, WIDE, lanes, multiply_tiling, panel_width
 
 #: A multiplication and addition of vectors in a register tile; what the narrow tile, which loads more, costs more.
@@ -102,7 +102,7 @@ def estimate(dtype, x_shape, weight_shape, out_size, rows, cols, with_winograd=T
         packing = vectors * taps * _VECTOR + weights * _POINT_WEIGHT
         estimates["points"] = products * _PRODUCT * (1 if tile.columns <= 4 else _NARROW) + packing
         del estimates["pixels"]  # the same, with vectors cut short
-    if point_convolution.spread_possible(x_shape, groups, out_size, rows, cols):
+    if point_spread.spread_possible(x_shape, groups, out_size, rows, cols):
         vectors = pictures * x_shape[2] * -(-x_shape[3] // lanes(dtype))
         products = vectors * in_channels * -(-4 * channels // WIDE.rows) * WIDE.rows
         estimates["points"] = products * _PRODUCT + vectors * in_channels * _VECTOR + 4 * kernels * _POINT_WEIGHT
