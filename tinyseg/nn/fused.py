@@ -12,7 +12,7 @@ from tinyseg import ops
 from tinyseg.backend import has_kernel
 from tinyseg.nn.layers import Conv2d, ConvTranspose2d, ReLU
 from tinyseg.nn.normalization import BatchNorm2d, FrozenBatchNorm2d
-from tinyseg.tensor import Tensor, is_grad_enabled
+from tinyseg.tensor import is_grad_enabled, tensor_over
 
 CONVOLUTIONS = (Conv2d, ConvTranspose2d)
 NORMALISATIONS = (BatchNorm2d, FrozenBatchNorm2d)
@@ -42,7 +42,7 @@ def conv_norm(conv, norm, x, *, more=None, relu=True, residual=None):
         ``(N, C_out, oH, oW)``.
     """
     folds = _can_fold(conv, norm, residual)
-    if more is not None and not (folds and type(conv) is Conv2d):
+    if more is not None and (type(conv) is not Conv2d or conv._hooks):  # a hook sees what the convolution is given
         x, more = ops.cat([x, more], dim=1), None
     if folds:
         scale, shift = (None, conv.bias) if norm is None else _folded(conv, norm)
@@ -51,7 +51,7 @@ def conv_norm(conv, norm, x, *, more=None, relu=True, residual=None):
         if type(conv) is Conv2d:
             return ops.conv2d_relu(x, conv.weight, shift, **how, more=more, residual=residual)
         return ops.conv_transpose2d_relu(x, conv.weight, shift, **how, output_padding=conv.output_padding)
-    y = conv(x)
+    y = conv(x) if more is None else conv(x, more)
     if norm is not None and relu and type(norm) in NORMALISATIONS:
         return norm.relu(y, residual)
     y = y if norm is None else norm(y)
@@ -105,12 +105,11 @@ def _folded(conv, norm):
 
     ``(w x + b - mean) / std * gamma + beta``
     """
-    scale = 1 / np.sqrt(norm.running_var.array.astype(np.float64) + norm.eps)
-    if norm.weight is not None:
-        scale = scale * norm.weight.array
-    shift = -norm.running_mean.array * scale
-    if conv.bias is not None:
-        shift = shift + conv.bias.array * scale
-    if norm.bias is not None:
-        shift = shift + norm.bias.array
-    return Tensor(scale.astype(conv.weight.dtype)), Tensor(shift.astype(conv.weight.dtype))
+    dtype, start, gamma, beta = conv.weight.dtype, conv.bias, norm.weight, norm.bias
+    std = np.sqrt(norm.running_var.array.astype(np.float64) + norm.eps)
+    scale = 1 / std if gamma is None else gamma.array / std
+    mean = norm.running_mean.array.astype(np.float64)
+    shift = (-mean if start is None else start.array - mean) * scale
+    if beta is not None:
+        shift = shift + beta.array
+    return tensor_over(scale.astype(dtype)), tensor_over(shift.astype(dtype))
