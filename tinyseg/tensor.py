@@ -151,9 +151,9 @@ class Tensor:
     optimiser's step) is noticed by ``backward``, which raises a RuntimeError. A write through the NumPy array
     (``x.numpy()[0] = 2``) cannot be seen: call ``mark_changed`` after it.
 
-    A tensor lies on the host or on the device, and operators run there; nothing moves but by ``to``. ``item``,
-    ``float`` and printing copy what they show. On the device, indexing, transposing and repeating copy: only
-    ``reshape`` and ``detach`` share memory.
+    A tensor lies on the host or on the device, and operators run there; nothing moves but by ``to``, and the arrays in
+    ``x[numbers]``. ``item``, ``float`` and printing copy what they show. On the device, indexing, transposing and
+    repeating copy: only ``reshape`` and ``detach`` share memory.
     """
 
     # NumPy's functions would take the array and lose the tape: let array * tensor come to Tensor.__rmul__ instead.

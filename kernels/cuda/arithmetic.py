@@ -162,9 +162,9 @@ def apply(ufunc, method, *inputs, out=None, **how):
     ufunc : numpy.ufunc
         Such as ``numpy.add``.
     method : str
-        ``"__call__"``; others are refused.
+        ``"__call__"``, or ``"at"`` of ``numpy.add``; others are refused.
     *inputs : DeviceArray or number
-        One of them at least is a device array.
+        One of them at least is a device array. The second one of ``"at"`` is an index with arrays.
     out : tuple of DeviceArray, optional
         Where to write the result.
     **how
@@ -173,6 +173,7 @@ def apply(ufunc, method, *inputs, out=None, **how):
     Returns
     -------
     DeviceArray
+        None for ``"at"``.
 
     Raises
     ------
@@ -183,6 +184,8 @@ def apply(ufunc, method, *inputs, out=None, **how):
     """
     if ufunc is np.matmul and method == "__call__" and out is None and not how:
         return matmul(*inputs)
+    if ufunc is np.add and method == "at" and isinstance(inputs[0], DeviceArray):
+        return inputs[0].picks(inputs[1]).add(inputs[0], inputs[2])
     operation = OPERATIONS.get(ufunc)
     if operation is None or method != "__call__" or how:
         asked = ufunc.__name__ if method == "__call__" else f"{ufunc.__name__}.{method}"

@@ -18,9 +18,9 @@ _GRAIN = 512
 class DeviceArray(np.lib.mixins.NDArrayOperatorsMixin):
     """An array in the GPU's memory: C-contiguous, of any of NumPy's number types.
 
-    Nothing turns it into a NumPy array by itself: `to_host` does. Arithmetic, comparisons, indices of numbers and
-    slices, and some of NumPy's functions give device arrays: see ``arithmetic`` and ``views``. But for another shape
-    over the same elements, what they give is a copy.
+    Nothing turns it into a NumPy array by itself: `to_host` does. Arithmetic, comparisons, indices, and some of NumPy's
+    functions give device arrays: see ``arithmetic``, ``views`` and, for indices with arrays, ``rows``. But for another
+    shape over the same elements, what they give is a copy.
 
     Parameters
     ----------
@@ -152,6 +152,30 @@ class DeviceArray(np.lib.mixins.NDArrayOperatorsMixin):
         from kernels.cuda import views
 
         views.set_item(self, index, value)
+
+    def picks(self, index):
+        """Return an index with arrays, checked and copied to the device, in a form that serves several times.
+
+        Parameters
+        ----------
+        index : tuple, list, ndarray or DeviceArray
+            Arrays of whole numbers or bools, for neighbouring axes; numbers; and full slices or an ellipsis. Arrays of
+            the device are copied to the host, where all are checked; the places that they name go to the device in one
+            copy, and in another one when ``numpy.add.at`` first meets a place that is named several times.
+
+        Returns
+        -------
+        Picks
+            For arrays of this shape: ``a[picks]``, ``a[picks] = b``, ``numpy.add.at(a, picks, b)``.
+
+        Raises
+        ------
+        TypeError, IndexError
+            If the index holds anything else, or does not fit.
+        """
+        from kernels.cuda import views
+
+        return views.picks(self, index)
 
     def copy(self):
         """Return a copy."""

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from kernels.cuda import sums
+from kernels.cuda import rows, sums
 from kernels.cuda.array import DeviceArray, empty
 from kernels.cuda.concat import concat_forward
 from kernels.cuda.strides import COPY, View, full, whole
@@ -105,8 +105,7 @@ def squeeze(a, axis=None):
 
 def broadcast_to(a, shape):
     """Return a copy repeated to a shape."""
-    shape = tuple(shape) if isinstance(shape, tuple | list) else (shape,)
-    return whole(a).repeated(shape).copied()
+    return whole(a).repeated(_shape(shape)).copied()
 
 
 def flip(a, axis=None):
@@ -118,9 +117,14 @@ def flip(a, axis=None):
 # ---- new arrays ------------------------------------------------------------------------------------------------------
 
 
+def _shape(shape):
+    """Return a shape, or the size of the only axis, as a tuple."""
+    return tuple(shape) if isinstance(shape, tuple | list) else (shape,)
+
+
 def full_like(a, fill_value, dtype=None, order="K", subok=True, shape=None):
     """Return an array of one number, by default of the shape and type of another."""
-    shape = a.shape if shape is None else shape if isinstance(shape, tuple | list) else (shape,)
+    shape = a.shape if shape is None else _shape(shape)
     return full(shape, fill_value, a.dtype if dtype is None else dtype)
 
 
@@ -136,7 +140,7 @@ def ones_like(a, dtype=None, order="K", subok=True, shape=None):
 
 def empty_like(a, dtype=None, order="K", subok=True, shape=None):
     """Return an array of any content, by default of the shape and type of another."""
-    shape = a.shape if shape is None else shape if isinstance(shape, tuple | list) else (shape,)
+    shape = a.shape if shape is None else _shape(shape)
     return empty(shape, a.dtype if dtype is None else dtype)
 
 
@@ -209,13 +213,14 @@ def _number(part):
         return operator.index(part)
     except TypeError:
         raise TypeError(
-            f"a device array is indexed by a {type(part).__name__}; expected numbers and slices: "
-            "picking elements by arrays has no kernel"
+            f"a device array is indexed by a {type(part).__name__}; expected numbers, slices and arrays"
         ) from None
 
 
 def get_item(a, index):
-    """Return a copy of what an index of numbers and slices cuts out; the same memory where that is everything."""
+    """Return a copy of what an index cuts out or picks; the same memory where slices cut out everything."""
+    if isinstance(index, rows.Picks) or rows.has_arrays(index):
+        return picks(a, index).take(a)
     view = seen(a, index)
     if math.prod(view.shape) == a.size and view.start == 0 and all(step >= 0 for step in view.steps):
         return a.reshape(view.shape)
@@ -223,7 +228,10 @@ def get_item(a, index):
 
 
 def set_item(a, index, value):
-    """Write a device array or a number, which broadcasts, to what an index of numbers and slices cuts out."""
+    """Write a device array or a number, which broadcasts, to what an index cuts out or picks."""
+    if isinstance(index, rows.Picks) or rows.has_arrays(index):
+        picks(a, index).put(a, value)
+        return
     view = seen(a, index)
     if isinstance(value, np.ndarray) and value.ndim:
         raise TypeError(
@@ -237,6 +245,11 @@ def set_item(a, index, value):
     if any(size != 1 for size in value.shape[:extra]):
         raise ValueError(f"shape {value.shape} does not fit into what the index cuts out, {view.shape}")
     COPY(view, whole(value.reshape(value.shape[extra:])).repeated(view.shape))
+
+
+def picks(a, index):
+    """Return an index with arrays as one that serves several times: see `DeviceArray.picks`."""
+    return index if isinstance(index, rows.Picks) else rows.Picks(a.shape, index)
 
 
 def take(a, indices, axis=None):
@@ -353,6 +366,7 @@ FUNCTIONS: dict[Callable, Callable] = {
     np.concatenate: concatenate,
     np.copy: copy,
     np.copyto: copyto,
+    np.empty: lambda shape, dtype=np.float64, order="C": empty(_shape(shape), dtype),  # asked for by like=
     np.empty_like: empty_like,
     np.expand_dims: expand_dims,
     np.flip: flip,
@@ -374,5 +388,6 @@ FUNCTIONS: dict[Callable, Callable] = {
     np.swapaxes: swapaxes,
     np.take: take,
     np.transpose: transpose,
+    np.zeros: lambda shape, dtype=np.float64, order="C": full(_shape(shape), 0, dtype),
     np.zeros_like: zeros_like,
 }

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tinyseg.backend import kernel
+from tinyseg.backend import is_on_device, kernel
 from tinyseg.function import Function
 from tinyseg.ops.elementwise import sum_to_shape
 from tinyseg.tensor import Tensor, whole_array
@@ -28,15 +28,16 @@ class Permute(Function):
 
 class Index(Function):
     def forward(self, x, *, index):
-        self.shape, self.index = x.shape, index
+        self.shape, self.picking = x.shape, _has_arrays(index)
+        self.index = index = _beside(x, index)
         y = x[index]
-        if not isinstance(y, np.generic) or _has_arrays(index):
+        if self.picking or not isinstance(y, np.generic):
             return y
         return x[(*index, ...) if isinstance(index, tuple) else (index, ...)]  # one element: a view too, not its value
 
     def backward(self, dy):
         dx = np.zeros_like(dy, shape=self.shape)
-        if _has_arrays(self.index):
+        if self.picking:
             np.add.at(dx, self.index, dy)  # an element may have been picked several times
         else:
             dx[self.index] = dy
@@ -47,9 +48,9 @@ class Assign(Function):
     """A copy of x with the values at an index replaced."""
 
     def forward(self, x, value, *, index):
-        self.index, self.value_shape = index, value.shape
+        self.index, self.value_shape = _beside(x, index), value.shape
         y = x.copy()
-        y[index] = value
+        y[self.index] = value
         return y
 
     def backward(self, dy):
@@ -122,7 +123,13 @@ def _padded_indices(size, amount, mode):
 
 def _has_arrays(index):
     """Return whether an index holds arrays, which copy, as opposed to numbers and slices, which make a view."""
-    return any(isinstance(part, list | np.ndarray) for part in (index if isinstance(index, tuple) else (index,)))
+    parts = index if isinstance(index, tuple) else (index,)
+    return any(isinstance(part, list | np.ndarray) or is_on_device(part) for part in parts)
+
+
+def _beside(x, index):
+    """Return an index for an array: one with arrays, for the device, is checked and copied there, to serve twice."""
+    return x.picks(index) if is_on_device(x) and _has_arrays(index) else index
 
 
 def _plain_index(index):
@@ -345,7 +352,10 @@ def pad(input, pad, mode="constant", value=None):
 
 
 def _get_item(self, index):
-    """Return ``x[index]``: by numbers and slices (a view), or by arrays of integers or bools (a copy)."""
+    """Return ``x[index]``: by numbers and slices (a view), or by arrays of integers or bools (a copy).
+
+    A tensor on the device takes arrays of either side: see ``kernels.cuda.DeviceArray.picks``.
+    """
     return Index.apply(self, index=_plain_index(index))
 
 
