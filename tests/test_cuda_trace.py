@@ -6,10 +6,7 @@ import warnings
 
 import numpy as np
 import pytest
-from cases import compare, of
-from cuda_traced import traced
 from numba import cuda, float32, float64, int64, types
-from test_cuda_kernels import OPERATORS
 
 from tinyseg import explain
 from tinyseg.explain import cuda_trace
@@ -150,6 +147,37 @@ def test_bank_conflicts_of_a_transpose(dtype, width, passes, least):
     assert (read.pieces, read.least_pieces, read.most_pieces) == (32 * passes, 32 * least, passes)
     conflict = [("bank conflict", line_of(transpose, "tile[column, line]"), "tile")]
     assert kinds(trace) == (conflict if passes > least else [])
+
+
+@pytest.mark.parametrize(("dtype", "count"), [("f4", 4), ("f8", 2)])
+def test_neighbours_of_an_aligned_piece_are_read_at_once(dtype, count):
+    kind = {"f4": float32, "f8": float64}[dtype]
+
+    def kernel(y, x, piece, first):
+        part = cuda.shared.array(32 * count + 1, kind, alignment=piece)
+        t = cuda.threadIdx.x
+        for i in range(t, x.size, 32):
+            part[i] = x[i]
+        cuda.syncthreads()
+        own = cuda.local.array(count, kind)
+        for i in range(count):
+            own[i] = part[first + t * count + i]
+        for i in range(count):
+            y[i, t] = own[i]
+
+    x, line = np.arange(32 * count + 1, dtype=dtype), line_of(kernel, "part[first")
+    for piece, first, instructions, passes, turns in (
+        (16, 0, 1, 4, 1), (None, 0, count, 4 * count, count), (16, 1, 2, None, 2),
+    ):  # fmt: skip
+        y = np.zeros((count, 32), dtype)
+        trace = cuda_trace(kernel, 1, 32, y, x, piece, first)
+        np.testing.assert_array_equal(y, x[first : first + 32 * count].reshape(32, count).T)
+        read = row(trace, "part", "read")
+        assert (read.accesses, read.instructions) == (32 * count, instructions)
+        assert passes in (None, read.pieces) and len({a.turn for a in trace.accesses(line, "part")}) == turns
+        assert (kinds(trace) == []) == (piece == 16 and first == 0)
+    texts = [text.get_text() for text in cuda_trace(kernel, 1, 32, y, x, 16, 0).figure(line, "part").axes[0].texts]
+    assert "4 passes through the banks; without conflicts it would be 4" in texts
 
 
 def test_one_word_for_all_threads_is_no_conflict():
@@ -356,6 +384,18 @@ def test_two_traces_are_the_same():
     assert str(first) == str(second) and first.accesses() == second.accesses()
 
 
+def test_arrays_by_their_addresses():
+    def kernel(table):
+        source, target = cuda.at_address(table[0]), cuda.at_address(table[1])
+        target[cuda.grid(1)] = source[31 - cuda.grid(1)]
+
+    x, y = ROW[:32].copy(), np.zeros(31, np.float32)
+    table = np.array([x.ctypes.data, y.ctypes.data])
+    trace = cuda_trace(kernel, 1, 32, table, by_address={"x": x, "y": y})
+    assert kinds(trace) == [("out of bounds", line_of(kernel, "target["), "y")]
+    np.testing.assert_array_equal(y, x[:0:-1])
+
+
 # ---- the result ------------------------------------------------------------------------------------------------------
 
 
@@ -462,48 +502,3 @@ def test_whole_numbers_wrap_and_arithmetic_is_silent():
         warnings.simplefilter("error")
         cuda_trace(kernel, 1, 1, y, x)
     assert y.tolist() == [-(2**31), 5] and np.isinf(x[0])
-
-
-# ---- our own kernels -------------------------------------------------------------------------------------------------
-
-#: What the tracer calls slow in our kernels, and why it is so.
-KNOWN = {
-    "max_pool2d": "windows side by side begin stride pixels apart; the second row of a sector comes from the cache",
-    "upsample2d": "pixels side by side collect from outputs that lie the scale apart",
-    "softmax": "a thread goes along a row of classes, which lie side by side where the classes are the last axis",
-    "cross_entropy": "a thread goes along a row of classes, which lie side by side where there are no pixels",
-    "add": "a thread adds up along an axis that was broadcast, which may be the last",
-    "iou": "a thread reads the four numbers of its box, one after the other",
-    "concat": "narrow rows far apart, where the last axis is joined",
-    "batch_norm": "maps of one pixel: a channel's pixels lie as far apart as pictures",
-    **dict.fromkeys(
-        ("roi_tiles", "roi_taps", "roi_pool", "roi_align", "pasting"),
-        "where boxes lie decides what is read; a thread reads the five numbers of its box one after the other",
-    ),
-    **dict.fromkeys(
-        ("gemm", "implicit_gemm", "weight_gradient"),
-        "small matrices; and the compiler reads a thread's neighbouring numbers at once, the tracer one by one",
-    ),
-}
-_LARGEST = 300  # elements of a case's inputs
-
-
-def _small_cases(operator):
-    """Return a few of an operator's cases that the tracer runs quickly; one of those with large tiles."""
-    cases = [case for case in of(operator) if min(_sizes(case)) > 0 and sum(_sizes(case)) <= _LARGEST]
-    return cases[:: max(1, len(cases) // 2)][: 1 if operator in ("linear", "conv2d", "conv_transpose2d") else 2]
-
-
-def _sizes(case):
-    arrays = (a for value in case.inputs(np.float32).values() for a in (value if isinstance(value, list) else [value]))
-    return [np.size(a) for a in arrays if a is not None]
-
-
-@pytest.mark.parametrize("case", [case for operator in OPERATORS for case in _small_cases(operator)], ids=str)
-def test_our_kernels_are_clean_and_equal_naive_with_tiles_of_full_size(case):
-    with traced() as traces:
-        compare("cuda", case, np.float32)
-    assert traces
-    for kernel, trace in traces:
-        assert trace.mistakes == [], kernel.name
-        assert trace.slow == [] or kernel.name.split(".")[0] in KNOWN, kernel.name

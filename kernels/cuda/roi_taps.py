@@ -179,7 +179,7 @@ def _tabulate_kernel(T):
                 grid = int64(0)
             i = samples_below(origin, bin_size, grid, T(-1), False)
             end = samples_below(origin, bin_size, grid, T(size), True)
-            base, taps = k * most * B + b, int64(0)
+            base, taps, beyond = k * most * B + b, int64(0), int64(0)
             while i < end:
                 place = place_of(origin, bin_size, grid, i)
                 following = i + 1
@@ -192,11 +192,13 @@ def _tabulate_kernel(T):
                 low = int64(place)
                 fraction = place - T(low)
                 taps = _add_tap(cell, weight, base, B, taps, most, low, share * (T(1) - fraction))
+                beyond = low + 1
                 # the last cell has no neighbour: its own weight is already whole
                 if low + 1 < size:
                     taps = _add_tap(cell, weight, base, B, taps, most, low + 1, share * fraction)
+                    beyond = low + 2
             length[task] = taps
             first[task] = cell[base] if taps else 0
-            after[task] = cell[base + (taps - 1) * B] + 1 if taps else 0
+            after[task] = beyond
 
     return tabulate_kernel

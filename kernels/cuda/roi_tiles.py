@@ -103,17 +103,15 @@ def _touching_kernel(T):
         for word in range(cuda.blockIdx.x, words, cuda.gridDim.x):
             for i in range(cuda.threadIdx.x, WORD, cuda.blockDim.x):
                 k = word * WORD + i
-                low_y, low_x, end_y, end_x = int32(height), int32(width), int32(0), int32(0)
-                picture = int32(-1)
-                if k < K:
-                    picture = int32(rois[5 * k])
-                    for b in range(down):
-                        if first[k * B + b] < after[k * B + b]:
-                            low_y, end_y = min(low_y, first[k * B + b]), max(end_y, after[k * B + b])
-                    for b in range(down, B):
-                        if first[k * B + b] < after[k * B + b]:
-                            low_x, end_x = min(low_x, first[k * B + b]), max(end_x, after[k * B + b])
-                span[i, 0], span[i, 1], span[i, 2], span[i, 3], span[i, 4] = picture, low_y, end_y, low_x, end_x
+                span[i, 0] = int32(rois[5 * k]) if k < K else int32(-1)
+                span[i, 1], span[i, 2], span[i, 3], span[i, 4] = height, 0, width, 0
+            cuda.syncthreads()
+            for at in range(word * WORD * B + cuda.threadIdx.x, min((word + 1) * WORD, K) * B, cuda.blockDim.x):
+                i, low, end = at // B - word * WORD, first[at], after[at]
+                if low < end:
+                    axis = 1 if at % B < down else 3
+                    cuda.atomic.min(span, (i, axis), low)
+                    cuda.atomic.max(span, (i, axis + 1), end)
             cuda.syncthreads()
             for number in range(cuda.threadIdx.x, tiles, cuda.blockDim.x):
                 n, y, x = place_of_tile(number, height, width)

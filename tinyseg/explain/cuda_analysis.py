@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tinyseg.explain.cuda_arrays import ATOMIC, KINDS
+from tinyseg.explain.cuda_arrays import ATOMIC, KINDS, READ
 from tinyseg.explain.cuda_races import Races
 from tinyseg.explain.cuda_rows import CudaTraceProblem, CudaTraceRow, grouped, source_line
 from tinyseg.explain.cuda_threads import WARP, first_axes
@@ -23,6 +23,7 @@ class Findings(NamedTuple):
     byte: np.ndarray
     order: np.ndarray
     turn: np.ndarray  # how often the warp came to the site before
+    size: np.ndarray  # bytes asked for; 0 where the access before this one, of the same thread, asked for these as well
 
 
 def analyse(log, block_threads, grid, block, barriers):
@@ -45,8 +46,10 @@ def analyse(log, block_threads, grid, block, barriers):
     """
     site, thread, byte, order, written, rounds = log.table().T
     warp, lane = _warp_lane(thread, block_threads)
-    instruction = _instructions(site, warp, thread, rounds)
-    rows = _rows(log.sites, site, lane, byte, instruction)
+    size = _sizes(log.sites, site, thread, byte, order)
+    first = size > 0
+    instruction = _instructions(site[first], warp[first], thread[first], rounds[first])[np.cumsum(first) - 1]
+    rows = _rows(log.sites, site, lane, byte, size, instruction)
     problems = [
         CudaTraceProblem(kind, line, source_line(file, line), file, "", 1, text)
         for (kind, (file, line, _)), text in barriers.items()
@@ -57,7 +60,7 @@ def analyse(log, block_threads, grid, block, barriers):
     problems += [problem for row in rows if (problem := _slow(row)) is not None]
     sites = list(log.sites)
     turn = _turns(warp, site, instruction)
-    return Findings([row for row, _ in rows], problems, sites, site, thread, byte, order, turn)
+    return Findings([row for row, _ in rows], problems, sites, site, thread, byte, order, turn, size)
 
 
 # ---- pieces of memory ------------------------------------------------------------------------------------------------
@@ -68,6 +71,20 @@ def _numbered(order, starts):
     group = np.zeros(len(order), np.int64)
     group[order] = np.repeat(np.arange(len(starts)), np.diff(starts, append=len(order)))
     return group
+
+
+def _sizes(sites, site, thread, byte, order):
+    """Return how many bytes each access asks for, 0 for reads that are part of the one before: see `cuda_trace`."""
+    item = np.array([one.memory.itemsize for one in sites], np.int64)[site]
+    piece = np.array([one.memory.piece if one.kind == READ else 0 for one in sites], np.int64)[site]
+    joins = np.zeros(len(site), bool)
+    same = (site[1:] == site[:-1]) & (thread[1:] == thread[:-1]) & (order[1:] == order[:-1])
+    inside = byte[1:] % np.maximum(piece[1:], 1) != 0  # a piece begins anew
+    joins[1:] = same & inside & (piece[1:] > 0) & (byte[1:] == byte[:-1] + item[1:])
+    starts = np.flatnonzero(~joins)
+    size = np.zeros(len(site), np.int64)
+    size[starts] = item[starts] * np.diff(starts, append=len(site))
+    return size
 
 
 def _instructions(site, warp, thread, rounds):
@@ -104,7 +121,7 @@ def _warp_lane(thread, block_threads):
     return block * -(-block_threads // WARP) + warp, lane
 
 
-def _rows(sites, site, lane, byte, instruction):
+def _rows(sites, site, lane, byte, size, instruction):
     """Return a row and how many pieces too many it has, for each line, array and kind of access."""
     places: dict = {}
     for number, one in enumerate(sites):
@@ -115,21 +132,22 @@ def _rows(sites, site, lane, byte, instruction):
     for (file, line, name, kind, space), numbers in places.items():
         if space not in ("global", "shared"):
             continue
-        counts = []
+        counts, accesses = [], 0
         for number in numbers:
-            own = by_site[first[number] : first[number + 1]]
-            if len(own):  # none where all were outside
+            all_of_site = by_site[first[number] : first[number + 1]]
+            accesses += len(all_of_site)
+            for width in np.unique(size[all_of_site]):  # none where all were outside
+                own = all_of_site[size[all_of_site] == width]
                 of = np.unique(instruction[own], return_inverse=True)[1]
-                size = sites[number].memory.itemsize
-                if space == "global":
-                    counts.append(_global(of, byte[own], lane[own], size))
-                else:
-                    counts.append(_shared(of, byte[own], lane[own], size, kind == ATOMIC))
+                if width and space == "global":
+                    counts.append(_global(of, byte[own], lane[own], width))
+                elif width:
+                    counts.append(_shared(of, byte[own], lane[own], width, kind == ATOMIC))
         if not counts:
             continue
-        pieces, least, lines, accesses = map(np.concatenate, zip(*counts, strict=True))
+        pieces, least, lines = map(np.concatenate, zip(*counts, strict=True))
         row = CudaTraceRow(
-            line, source_line(file, line), file, name, space, KINDS[kind], int(accesses.sum()), len(pieces),
+            line, source_line(file, line), file, name, space, KINDS[kind], accesses, len(pieces),
             int(pieces.sum()), int(least.sum()), int(pieces.max()), int(lines.sum()),
         )  # fmt: skip
         # arrays that begin within a sector cost one more, and a line's worth of sectors is little in any case
@@ -140,7 +158,7 @@ def _rows(sites, site, lane, byte, instruction):
 
 
 def _global(instruction, byte, lane, size):
-    """Return sectors, least sectors, lines and accesses of each instruction.
+    """Return sectors, least sectors and lines of each instruction.
 
     The least is what threads touch whose elements lie side by side. Where some threads take no part, theirs are holes.
     """
@@ -150,11 +168,11 @@ def _global(instruction, byte, lane, size):
     side_by_side = np.concatenate([lane * size, (lane + 1) * size - 1]) // SECTOR
     with_holes = np.minimum(_distinct(twice, side_by_side), elements)
     least = np.minimum(np.maximum(-(-elements * size // SECTOR), with_holes), sectors)
-    return sectors, least, lines, np.bincount(instruction)
+    return sectors, least, lines
 
 
 def _shared(instruction, byte, lane, size, atomic):
-    """Return passes, least passes, zeros and accesses of each instruction."""
+    """Return passes, least passes and zeros of each instruction."""
     phases = max(1, size // WORD)  # a pass serves 32 banks of 4 bytes, so fewer threads of a larger type
     phase = lane // (WARP // min(phases, WARP))
     word = byte // WORD
@@ -169,7 +187,7 @@ def _shared(instruction, byte, lane, size, atomic):
     worst = np.maximum.reduceat(ways[order], starts)
     of = instruction[first[order[starts]]]
     passes = np.bincount(of, weights=worst).astype(np.int64)
-    return passes, np.bincount(of), np.zeros_like(passes), np.bincount(instruction)
+    return passes, np.bincount(of), np.zeros_like(passes)
 
 
 def _slow(row_and_excess):

@@ -14,6 +14,8 @@ KINDS = ("read", "write", "atomic")
 
 #: Numbers in the log for each access: site, thread of the grid, byte, order, hash of what was written, round of loops.
 COLUMNS = 6
+#: Bytes that a thread can ask for at once.
+WIDEST = 16
 #: The order of an access: how many barriers of the block its thread has passed, times this, plus those of its warp.
 WARP_BARRIERS = 1 << 20
 
@@ -23,10 +25,13 @@ class TooMany(Exception):
 
 
 class Memory:
-    """What array elements lie in: an array of the caller's, one for each block in shared, for each thread in local."""
+    """What array elements lie in: an array of the caller's, one for each block in shared, for each thread in local.
 
-    def __init__(self, name, space, itemsize):
-        self.name, self.space, self.itemsize = name, space, itemsize
+    A shared array that is declared with an alignment has ``piece``: bytes that the compiler may read in one request.
+    """
+
+    def __init__(self, name, space, itemsize, piece=0):
+        self.name, self.space, self.itemsize, self.piece = name, space, itemsize, min(piece or 0, WIDEST)
 
 
 class Site(NamedTuple):

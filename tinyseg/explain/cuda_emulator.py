@@ -43,12 +43,14 @@ class Grid:
         Blocks of the grid, threads of a block.
     shared_bytes : int
         Size of the dynamic shared memory.
+    by_address : dict of int to TracedArray
+        Arrays that are no arguments.
     """
 
     warpsize = WARP
 
-    def __init__(self, log, workers, grid, block, shared_bytes):
-        self._log, self._workers = log, workers
+    def __init__(self, log, workers, grid, block, shared_bytes, by_address):
+        self._log, self._workers, self._by_address = log, workers, by_address
         self._grid, self._block = grid, block
         self.gridDim, self.blockDim = Sizes(grid), Sizes(block)
         self.threadIdx, self.blockIdx = Place(log, "index"), Place(log, "block")
@@ -61,6 +63,10 @@ class Grid:
     def range(self, *numbers):
         """Return what takes the place of Python's range."""
         return Range(self._log, *numbers)
+
+    def at_address(self, address):
+        """Return the array, none of the arguments, that begins at an address."""
+        return self._by_address[int(address)]
 
     # ---- who am I
 
@@ -268,7 +274,8 @@ class _Shared:
         frame = sys._getframe(1)
         name = assigned_name(frame.f_code, frame.f_lasti, "shared")
         if place not in self._memories:
-            self._memories[place] = Memory("dynamic" if dynamic else name, "shared", numpy_type(dtype).itemsize)
+            what = "dynamic" if dynamic else name
+            self._memories[place] = Memory(what, "shared", numpy_type(dtype).itemsize, alignment)
         if place not in self._arrays:
             if dynamic:
                 self._arrays[place] = np.zeros(self._size, np.uint8), None

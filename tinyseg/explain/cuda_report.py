@@ -162,13 +162,17 @@ class CudaTrace:
         first = warp // -(-threads // WARP) * threads + warp % -(-threads // WARP) * WARP
         last = min(first + WARP, (first // threads + 1) * threads)
         chosen = np.flatnonzero(
-            (found.site == number) & (found.turn == turn) & (found.thread >= first) & (found.thread < last)
+            (found.site == number)
+            & (found.turn == turn)
+            & (found.thread >= first)
+            & (found.thread < last)
+            & (found.size > 0)
         )
         if not len(chosen):
             raise ValueError(f"warp is {warp}, turn {turn}: this warp does not come to line {line} so often")
-        memory = found.sites[number].memory
+        memory, size = found.sites[number].memory, int(found.size[chosen].max())
         title = f"line {line}: {rows[0].source}\n{rows[0].kind} of {rows[0].array}, warp {warp}"
-        return draw_instruction(found.thread[chosen] - first, found.byte[chosen], memory.itemsize, memory.space, title)
+        return draw_instruction(found.thread[chosen] - first, found.byte[chosen], size, memory.space, title)
 
     def to_json(self):
         """Return rows, problems and totals as the text of a JSON object.

@@ -23,7 +23,7 @@ class CudaTraceRow(NamedTuple):
     accesses : int
         Of elements, by all threads.
     instructions : int
-        How often a warp came here.
+        How often a warp came here; a wide read of several elements counts once.
     pieces : int
         In global memory sectors of 32 bytes; in shared memory passes through the banks. Added up over instructions.
     least_pieces : int

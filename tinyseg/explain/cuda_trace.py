@@ -17,7 +17,7 @@ _MOST_THREADS = 1024  # of a block, on every GPU
 _PASSED = (bool, int, float, complex, np.generic, type(None))
 
 
-def cuda_trace(kernel, grid, block, *arguments, shared_bytes=0, limit=4_000_000):
+def cuda_trace(kernel, grid, block, *arguments, shared_bytes=0, by_address=None, limit=4_000_000):
     """Run a CUDA kernel without a GPU, thread by thread, and say how it uses memory.
 
     Nothing but the kernel's Python source is needed: neither a GPU nor Numba's simulator. The arrays are read and
@@ -36,6 +36,9 @@ def cuda_trace(kernel, grid, block, *arguments, shared_bytes=0, limit=4_000_000)
         What the kernel takes. Arrays that it writes to are changed.
     shared_bytes : int
         Size of the dynamic shared memory, which is ``cuda.shared.array(0, dtype)``.
+    by_address : dict of str to ndarray, optional
+        Further arrays, with their names, that the kernel finds by an address among its numbers, and has no argument
+        for: under the trace ``cuda.at_address(address)`` is the one that begins there.
     limit : int
         The most accesses that are noted; each takes 48 bytes.
 
@@ -63,13 +66,17 @@ def cuda_trace(kernel, grid, block, *arguments, shared_bytes=0, limit=4_000_000)
     of the warp, and in ``while`` loops what each of them does there for the k-th time. Global memory is fetched in
     sectors of 32 bytes, four to a line of 128, and arrays begin at a line; shared memory has 32 banks of 4 bytes, and
     types of 8 bytes are read in two halves of a warp. Reading one place together is free; atomic operations are no
-    races among themselves.
+    races among themselves. Where a shared array is declared with an alignment (``cuda.shared.array(n, T,
+    alignment=16)``), neighbours within an aligned piece that a thread reads in a loop, with no other access between,
+    are one wide read, of four quarters of a warp for 16 bytes: the compiler unrolls such a loop and joins its reads. It
+    does so where it can tell that the first index is a multiple of the piece, as of ``4 * i + j`` with ``j`` from 0.
 
-    Not modelled: caches, registers and time; reads of one thread that the compiler joins into a wider one; what order
-    fences and atomic operations give to accesses of different threads (a block that waits for another one by them is
-    reported as a race); grid-wide barriers. Local arrays are checked but not counted. Numbers are computed as NumPy
-    computes them, where Numba's rules differ in the types of mixed expressions. A thread takes some microseconds for
-    an access and some tens for a barrier, so a million accesses take several seconds.
+    Not modelled: caches, registers and time; wide reads of global memory, which the compiler does not make, as Numba
+    does not tell it how arrays are aligned there; what order fences and atomic operations give to accesses of different
+    threads (a block that waits for another one by them is reported as a race); grid-wide barriers. Local arrays are
+    checked but not counted. Numbers are computed as NumPy computes them, where Numba's rules differ in the types of
+    mixed expressions. A thread takes some microseconds for an access and some tens for a barrier, so a million accesses
+    take several seconds.
 
     Examples
     --------
@@ -92,16 +99,17 @@ def cuda_trace(kernel, grid, block, *arguments, shared_bytes=0, limit=4_000_000)
     log.kernel_code = function.__code__
     roots: dict = {}
     traced = tuple(_traced(log, name, value, roots) for name, value in zip(names, arguments, strict=True))
-    barriers = _run(function, grid, block, traced, shared_bytes, log)
+    found = {a.ctypes.data: _traced(log, name, a, roots) for name, a in (by_address or {}).items()}
+    barriers = _run(function, grid, block, traced, shared_bytes, found, log)
     findings = analyse(log, math.prod(block), grid, block, barriers)
     return CudaTrace(function.__name__, grid, block, findings)
 
 
-def _run(function, grid, block, arguments, shared_bytes, log):
+def _run(function, grid, block, arguments, shared_bytes, by_address, log):
     """Run a kernel, block after block; return what was wrong with its barriers."""
     wrong: dict = {}
     workers = Workers(log)
-    cuda = Grid(log, workers, grid, block, shared_bytes)
+    cuda = Grid(log, workers, grid, block, shared_bytes, by_address)
     copy = Rewriter(cuda).function(function)
     resolve = resolver(lambda kind, place, text: wrong.setdefault((kind, place), text), _next, _next_in_warp)
     indices = [index[::-1] for index in itertools.product(*map(range, block[::-1]))]
