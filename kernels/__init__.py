@@ -60,6 +60,7 @@ EXTRA = {
         "batch_norm_relu": ("batch_norm_relu_forward", "batch_norm_relu_backward"),
         "maxima": ("max_pool2d_maxima",),
         "conv_relu": ("conv2d_relu_forward", "conv_transpose2d_relu_forward"),
+        "conv_joined": ("conv2d_joined_backward",),
     },
 }
 

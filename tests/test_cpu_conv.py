@@ -11,6 +11,7 @@ from cases import compare, of
 import kernels
 from kernels.cpu import (
     conv2d,
+    conv_joined,
     conv_relu,
     conv_transpose2d,
     correlation,
@@ -539,10 +540,41 @@ def test_a_nan_passes_the_relu_and_minus_infinity_does_not(rng):
 def test_two_arrays_are_convolved_as_if_they_were_joined(guards, rng, dtype, shape):
     first, second = (np.asarray(rng.standard_normal(shape), dtype) for _ in range(2))
     weight = np.asarray(rng.standard_normal((5, 2 * shape[1], 3, 3)), dtype)
-    expected = conv_relu.conv2d_relu_forward(np.concatenate([first, second], axis=1), weight, padding=1)
+    joined = np.concatenate([first, second], axis=1)
+    expected = conv_relu.conv2d_relu_forward(joined, weight, padding=1)
     y = conv_relu.conv2d_relu_forward(guards.place(first), weight, padding=1, more=guards.place(second))
     guards.check()
     assert np.array_equal(y, expected)
+    dy = np.asarray(rng.standard_normal(y.shape), dtype)
+    dx, dweight, dbias = conv2d.conv2d_backward(dy, joined, weight, padding=1)
+    inputs = [guards.place(a) for a in (dy, first, second, weight)]
+    gradients = conv_joined.conv2d_joined_backward(*inputs, padding=1)
+    guards.check()
+    wanted = dx[:, : shape[1]], dx[:, shape[1] :], dweight, dbias
+    assert all(np.array_equal(a, b) for a, b in zip(gradients, wanted, strict=True))
+
+
+@pytest.mark.parametrize("needs", [(True, False, False), (False, True, False), (False, False, True)])
+def test_of_two_arrays_only_wanted_gradients_are_computed(rng, needs):
+    first, second = (np.asarray(rng.standard_normal((1, 8, 24, 32)), np.float32) for _ in range(2))
+    weight = np.asarray(rng.standard_normal((8, 16, 3, 3)), np.float32)
+    dy = np.asarray(rng.standard_normal(first.shape), np.float32)
+    found = conv_joined.conv2d_joined_backward(dy, first, second, weight, padding=1, needs=needs)
+    wanted = conv_joined.conv2d_joined_backward(dy, first, second, weight, padding=1)
+    for gradient, each, needed in zip(found, wanted, (needs[0], *needs), strict=True):
+        assert np.array_equal(gradient, each) if needed else gradient is None
+
+
+@pytest.mark.parametrize("spoiled", ["dy", "second"])
+def test_of_two_arrays_an_infinite_number_spreads_backward_as_if_they_were_joined(rng, spoiled):
+    first, second, dy = (np.asarray(rng.standard_normal((1, 8, 24, 32)), np.float32) for _ in range(3))
+    (dy if spoiled == "dy" else second)[0, 3, 7, 9] = np.inf
+    weight = np.asarray(rng.standard_normal((8, 16, 3, 3)), np.float32)
+    dx, dweight, _ = conv2d.conv2d_backward(dy, np.concatenate([first, second], axis=1), weight, padding=1)
+    found = conv_joined.conv2d_joined_backward(dy, first, second, weight, padding=1)
+    assert not all(np.isfinite(gradient).all() for gradient in found)
+    for gradient, wanted in zip(found, (dx[:, :8], dx[:, 8:], dweight), strict=False):
+        assert np.array_equal(gradient, wanted, equal_nan=True)
 
 
 def test_of_two_arrays_an_infinite_number_in_the_second_spreads_as_in_the_first(rng):
@@ -558,6 +590,10 @@ def test_further_channels_of_another_shape_are_an_error(rng):
     x, weight = np.ones((1, 2, 5, 5), np.float32), np.ones((3, 4, 3, 3), np.float32)
     with pytest.raises(ValueError, match=r"more has shape \(1, 2, 5, 4\); expected \(1, 2, 5, 5\), that of x"):
         conv_relu.conv2d_relu_forward(x, weight, more=np.ones((1, 2, 5, 4), np.float32))
+    with pytest.raises(ValueError, match=r"more has shape \(1, 2, 5, 4\); expected \(1, 2, 5, 5\), that of x"):
+        conv_joined.conv2d_joined_backward(
+            np.ones((1, 3, 3, 3), np.float32), x, np.ones((1, 2, 5, 4), np.float32), weight
+        )
 
 
 def test_a_residual_of_another_shape_is_an_error(rng):

@@ -218,8 +218,11 @@ def test_a_step_of_training():
         ("layer4_conv", "conv2d backward"),
         ("layer3_conv.bn2", "batch_norm + relu backward"),
     ]
+    joined = [row for row in rows if row.layer == "layer3_conv.conv1"]
+    assert [row.words() for row in joined] == ["conv2d + concat", "conv2d + concat backward"]
+    assert [set(row.algorithm) for row in joined] == [{"y"}, {"dx", "dweight"}]
     flops = {(row.layer, row.backward): row.flops for row in rows if row.operator.startswith("conv")}
-    for name in ("layer1_conv.conv2", "layer4_conv", "deconv1.conv1"):
+    for name in ("layer1_conv.conv2", "layer3_conv.conv1", "layer4_conv", "deconv1.conv1"):
         assert flops[name, True] == 2 * flops[name, False]  # of the input and of the weight
     assert flops["layer1_conv.conv1", True] == flops["layer1_conv.conv1", False]  # nobody needs that of the picture
     assert list(backward[-1].algorithm) == ["dweight"]

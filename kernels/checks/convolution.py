@@ -65,9 +65,9 @@ def conv2d(x, weight, bias, stride, padding, dilation, groups, joined=1):
     return x, weight, bias, g
 
 
-def conv2d_gradient(dy, x, weight, stride, padding, dilation, groups, needs):
-    """Return ``dy, x, weight, geometry, needs`` of a valid backward call."""
-    x, weight, _, g = conv2d(x, weight, None, stride, padding, dilation, groups)
+def conv2d_gradient(dy, x, weight, stride, padding, dilation, groups, needs, joined=1):
+    """Return ``dy, x, weight, geometry, needs`` of a valid backward call for ``joined`` inputs like ``x``."""
+    x, weight, _, g = conv2d(x, weight, None, stride, padding, dilation, groups, joined)
     dy = array("dy", dy, 4, x.dtype)
     same_shape("dy", dy, (g.N, g.O, g.oH, g.oW), "the shape of the output")
     return dy, x, weight, g, three_flags("needs", needs)

@@ -15,7 +15,7 @@ from kernels.cpu import (
     winograd_gradient,
 )
 from kernels.cpu.add import add_forward
-from kernels.cpu.concat import concat_forward
+from kernels.cpu.concat import concat_backward, concat_forward
 from kernels.cpu.correlation import correlate
 from kernels.cpu.packing import gather_axis, scatter_axis
 from kernels.cpu.relu import relu_forward
@@ -114,24 +114,29 @@ def gather(x, weight, bias, g, size, ending=_PLAIN, more=None):
     return _correlate(x, weight, bias, size, rows, cols, ending, more)
 
 
-def scatter(y, weight, bias, g, size, ending=_PLAIN):
-    """Return the adjoint of ``gather``: every output pixel of a convolution gives back to the pixels it was made of."""
+def scatter(y, weight, bias, g, size, ending=_PLAIN, halves=False):
+    """Return the adjoint of ``gather``: every output pixel of a convolution gives back to the pixels it was made of.
+
+    With ``halves``, the two halves of its channels are arrays of their own: a pair.
+    """
     weight = weight.reshape(g.groups, weight.shape[0] // g.groups, *weight.shape[1:]).swapaxes(1, 2)
     rows = scatter_axis(size[0], g.kH, g.sH, g.pH, g.dH)
     cols = scatter_axis(size[1], g.kW, g.sW, g.pW, g.dW)
-    return _correlate(y, weight, bias, size, rows, cols, ending)
+    return _correlate(y, weight, bias, size, rows, cols, ending, halves=halves)
 
 
-def gradient(dy, x, shape, g):
-    """Return the gradient of a weight of shape ``shape`` in the convolution of ``x`` that gave ``y``."""
+def gradient(dy, x, shape, g, more=None):
+    """Return the gradient of a weight of shape ``shape`` in the convolution of ``x``, and ``more``, that gave ``y``."""
     axes = _gather_axes(g)
-    if 0 in (*dy.shape, *x.shape):
-        return weight_gradient(dy, x, g.groups, *axes).reshape(shape)
-    algorithm = planner.choose_gradient(dy.dtype, dy.shape, x.shape, g.groups, *axes)
+    empty = 0 in (*dy.shape, *x.shape)
+    x_shape = _joined_shape(x, more)
+    algorithm = "pixels" if empty else planner.choose_gradient(dy.dtype, dy.shape, x_shape, g.groups, *axes)
     if algorithm == "winograd":
-        result = winograd_gradient.winograd_weight_gradient(dy, x, *axes)
+        result = winograd_gradient.winograd_weight_gradient(dy, x, *axes, more)
         if result is not None:
             return result
+    if more is not None:
+        x = concat_forward([x, more])
     if algorithm == "channels":
         return panel_gradient.panel_weight_gradient(dy, x, *axes).reshape(shape)
     return weight_gradient(dy, x, g.groups, *axes).reshape(shape)
@@ -142,18 +147,29 @@ def _gather_axes(g):
     return gather_axis(g.kH, g.sH, g.pH, g.dH), gather_axis(g.kW, g.sW, g.pW, g.dW)
 
 
-def _correlate(x, weight, bias, size, rows, cols, ending, more=None):
+def _joined_shape(x, more):
+    """Return the shape of ``x`` with the channels of ``more``, of the same shape, unless that is None."""
+    return x.shape if more is None else (x.shape[0], 2 * x.shape[1], *x.shape[2:])
+
+
+def _correlate(x, weight, bias, size, rows, cols, ending, more=None, halves=False):
     """Return the correlation of ``x`` with ``weight``, (groups, out, in, kH, kW), by the algorithm that was planned."""
-    scale, residual, relu = ending
     empty = 0 in (x.shape[0], *weight.shape[1:3])
-    shape = x.shape if more is None else (x.shape[0], 2 * x.shape[1], *x.shape[2:])
-    algorithm = "pixels" if empty else planner.choose(x.dtype, shape, weight.shape, size, rows, cols)
+    x_shape = _joined_shape(x, more)
+    algorithm = "pixels" if empty else planner.choose(x.dtype, x_shape, weight.shape, size, rows, cols)
     if algorithm == "winograd":
-        y = winograd.winograd_correlate(x, weight[0], bias, size, rows, cols, scale, residual, relu, more)
+        y = winograd.winograd_correlate(x, weight[0], bias, size, rows, cols, *ending, more, halves)
         if y is not None:
             return y
-    if more is not None:  # only Winograd's method reads two arrays
+    if more is not None:  # only Winograd's method reads, or writes, two arrays
         x = concat_forward([x, more])
+    y = _directly(algorithm, x, weight, bias, size, rows, cols, ending)
+    return tuple(concat_backward(y, [y.shape[1] // 2] * 2)) if halves else y
+
+
+def _directly(algorithm, x, weight, bias, size, rows, cols, ending):
+    """Return what ``_correlate`` does, not by Winograd's method."""
+    scale, residual, relu = ending
     if algorithm == "points":
         if rows.step > 1:
             return point_spread.point_spread(x, weight[0], bias, scale, relu)

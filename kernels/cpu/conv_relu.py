@@ -37,7 +37,7 @@ def conv2d_relu_forward(
     parameters = stride, padding, dilation, groups
     x, weight, bias, g = checks.conv2d(x, weight, bias, *parameters, joined=1 if more is None else 2)
     if more is not None:
-        more = checks.same_shape("more", checks.array("more", more, 4, x.dtype), x.shape, "that of x")
+        more = check_more(more, x)
     scale = _check_scale(scale, x, g)
     if residual is not None:
         residual = checks.array("residual", residual, 4, x.dtype)
@@ -74,6 +74,11 @@ def conv_transpose2d_relu_forward(
     """
     x, weight, bias, g = checks.conv_transpose2d(x, weight, bias, stride, padding, output_padding, dilation, groups)
     return scatter(x, weight, bias, g, (g.oH, g.oW), Ending(_check_scale(scale, x, g), None, relu))
+
+
+def check_more(more, x):
+    """Return a valid second half of the input channels."""
+    return checks.same_shape("more", checks.array("more", more, 4, x.dtype), x.shape, "that of x")
 
 
 def _check_scale(scale, x, g):

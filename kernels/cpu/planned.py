@@ -27,10 +27,10 @@ def algorithms(name, arguments):
     transposed = name.startswith("conv_transpose2d_")
     shared += ["output_padding"] if transposed else []
     given = {key: arguments[key] for key in shared}
-    if name.endswith("_backward"):
-        return _of_backward(transposed, arguments["dy"], arguments["needs"], given)
     if arguments.get("more") is not None:
         given["joined"] = 2
+    if name.endswith("_backward"):
+        return _of_backward(transposed, arguments["dy"], arguments["needs"], given)
     x, weight, _, g = (checks.conv_transpose2d if transposed else checks.conv2d)(bias=None, **given)
     choice = (_scatter if transposed else _gather)(x.dtype, (g.N, g.C, g.H, g.W), weight, g, (g.oH, g.oW))
     return _planned(y=choice)
@@ -39,9 +39,10 @@ def algorithms(name, arguments):
 def _of_backward(transposed, dy, needs, given):
     """Return the algorithms for the gradients of input and weight, where they are wanted."""
     check = checks.conv_transpose2d_gradient if transposed else checks.conv2d_gradient
-    dy, x, weight, g, needs = check(dy, needs=needs, **given)
+    dy, _, weight, g, needs = check(dy, needs=needs, **given)
     dx = (_gather if transposed else _scatter)(dy.dtype, dy.shape, weight, g, (g.H, g.W)) if needs[0] else None
-    dweight = _gradient(*((x, dy) if transposed else (dy, x)), g) if needs[1] else None
+    shapes = dy.shape, (g.N, g.C, g.H, g.W)
+    dweight = _gradient(dy.dtype, *(shapes[::-1] if transposed else shapes), g) if needs[1] else None
     return _planned(dx=dx, dweight=dweight)
 
 
@@ -68,11 +69,11 @@ def _choose(dtype, x_shape, shape, size, rows, cols):
     return None if 0 in (*x_shape, *shape) else planner.choose(dtype, x_shape, shape, size, rows, cols)
 
 
-def _gradient(dy, x, g):
+def _gradient(dtype, dy_shape, x_shape, g):
     """Return the algorithm for ``conv2d.gradient``."""
-    if 0 in (*dy.shape, *x.shape):
+    if 0 in (*dy_shape, *x_shape):
         return None
-    return planner.choose_gradient(dy.dtype, dy.shape, x.shape, g.groups, *_gather_axes(g))
+    return planner.choose_gradient(dtype, dy_shape, x_shape, g.groups, *_gather_axes(g))
 
 
 def _gather_axes(g):

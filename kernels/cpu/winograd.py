@@ -81,14 +81,18 @@ def vectors_of(pictures, out_size):
     return -(-pictures * -(-out_size[0] // TILE) * -(-out_size[1] // GROUP_COLS) // GROUPS)
 
 
-def winograd_correlate(x, weight, bias, out_size, rows, cols, scale=None, residual=None, relu=False, more=None):
+def winograd_correlate(
+    x, weight, bias, out_size, rows, cols, scale=None, residual=None, relu=False, more=None, halves=False
+):
     """Return the correlation of ``x`` with ``weight``, (out, in, 3, 3), or None where that is not finite.
 
     The parameters are those of ``correlation.correlate``; ``scale`` multiplies the weights of each output channel, and
-    ``more``, of the shape of ``x``, has the second half of the input channels.
+    ``more``, of the shape of ``x``, has the second half of the input channels. With ``halves``, and without a residual,
+    the two halves of the output channels are arrays of their own: a tuple.
     """
     channels, in_channels = weight.shape[:2]
-    out = packing.new_array((x.shape[0], channels, *out_size), x.dtype)
+    outputs = 2 if halves else 1
+    outs = [packing.new_array((x.shape[0], channels // outputs, *out_size), x.dtype) for _ in range(outputs)]
     offsets = min(rows.pieces[0].offsets), min(cols.pieces[0].offsets)
     in_shape = x.shape[0], in_channels, *x.shape[2:]
     sizes = _plan(in_shape, channels, out_size, offsets, numba.get_num_threads())
@@ -102,6 +106,7 @@ def winograd_correlate(x, weight, bias, out_size, rows, cols, scale=None, residu
         weight_step=weight.strides[0] // weight.itemsize,
         weight_in_step=weight.strides[1] // weight.itemsize,
         inputs=1 if more is None else 2,
+        outputs=outputs,
     )
     weights = packing.flat(kernels)
     scales = np.ones(-(-channels // WIDE.rows) * WIDE.rows, x.dtype)  # filled up to whole tiles
@@ -112,9 +117,12 @@ def winograd_correlate(x, weight, bias, out_size, rows, cols, scale=None, residu
     starts = np.zeros(channels, x.dtype) if bias is None else bias
     other = packing.flat(x if residual is None else residual)  # without one, any array: it is not read
     more = packing.flat(x if more is None else more)
-    arrays = Arrays(packing.flat(out), packing.flat(x), weights, scales, packing.flat(starts), other, more)
+    out, more_out = packing.flat(outs[0]), packing.flat(outs[-1])
+    arrays = Arrays(out, packing.flat(x), weights, scales, packing.flat(starts), other, more, more_out)
     places = run_tasks(_task, arrays, NO_TABLES, sizes)
-    return None if places[:, 0].any() else out
+    if places[:, 0].any():
+        return None
+    return tuple(outs) if halves else outs[0]
 
 
 def _transformed_weights(weights, scales, sizes):
@@ -123,7 +131,7 @@ def _transformed_weights(weights, scales, sizes):
     (transformed,) = packing.scratch(1, size, weights.dtype, "winograd weights")
     tiles = -(-sizes.channels // WIDE.rows)
     sizes = sizes._replace(tasks=tiles, workers=min(numba.get_num_threads(), tiles), scratch=0)
-    run_tasks(_weights_task, Arrays(transformed, weights, weights, scales, *[weights] * 3), NO_TABLES, sizes)
+    run_tasks(_weights_task, Arrays(transformed, weights, weights, scales, *[weights] * 4), NO_TABLES, sizes)
     return transformed
 
 
@@ -164,7 +172,8 @@ class Sizes(NamedTuple):
     turned: int = 0  # whether to turn kernels by half a turn
     weight_step: int = 0  # in the kernels themselves: from one output channel to the next, and input channel
     weight_in_step: int = 0
-    inputs: int = 1  # arrays that share the input channels
+    inputs: int = 1  # arrays that share the input channels; the output channels
+    outputs: int = 1
 
 
 class Arrays(NamedTuple):
@@ -176,7 +185,8 @@ class Arrays(NamedTuple):
     scales: np.ndarray
     bias: np.ndarray
     residual: np.ndarray
-    more: np.ndarray  # the second half of the input channels, if ``x`` does not have all
+    more: np.ndarray  # the second half of the input channels, if ``x`` does not have all; of the output, ``out``
+    more_out: np.ndarray
 
 
 class Tables(NamedTuple):
@@ -309,13 +319,15 @@ def _task(arrays, scratch, places, tables, sizes, task):
             if block == first_block:  # of several blocks, each has but one chunk, and it is the same
                 _transform_pixels(arrays, scratch, places, sizes, first, inputs)
             _multiply(arrays, scratch, sizes, block, channels, first, inputs)
-        out_size = sizes.out_height * sizes.out_width
+        out_size, share = sizes.out_height * sizes.out_width, sizes.channels // sizes.outputs
         for o in range(channels):
-            ahead = out_size if channel + o + 1 < sizes.channels else 0
+            out = arrays.out if channel + o < share else arrays.more_out
+            place = (channel + o) % share
+            ahead = out_size if place + 1 < share else 0
             for v in range(sizes.vectors):
                 # fmt: off
                 transform_output(
-                    arrays.out, (channel + o) * out_size, sizes.out_width, scratch,
+                    out, place * out_size, sizes.out_width, scratch,
                     sizes.sums_start + o * sizes.panel + v * LANES, sizes.sums_step, places, v * GROUPS,
                     arrays.bias, channel + o, arrays.residual, sizes.add, sizes.relu, ahead,
                 )
@@ -390,7 +402,7 @@ def place_groups(places, sizes, panel):
         if picture >= sizes.pictures:  # the last panel is filled up with groups outside of any picture
             picture, in_row, rows = 0, sizes.height, 0
         in_start = picture * (sizes.in_channels // sizes.inputs) * sizes.height * sizes.width
-        out_start = picture * sizes.channels * sizes.out_height * sizes.out_width
+        out_start = picture * (sizes.channels // sizes.outputs) * sizes.out_height * sizes.out_width
         places[at] = in_start + in_row * sizes.width + in_col
         places[at + 1], places[at + 2] = in_row, in_col
         places[at + 3] = out_start + row * sizes.out_width + col

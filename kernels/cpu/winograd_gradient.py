@@ -46,30 +46,35 @@ _SLOTS, _SUMS_BYTES, _LEAST_SLOTS = 32, 8_000_000, 4
 _SHARED_VECTORS, _SHARED_BYTES, _KERNELS_PER_VECTOR = 60, 4_500_000, 1024
 
 
-def winograd_weight_gradient(dy, x, rows, cols):
+def winograd_weight_gradient(dy, x, rows, cols, more=None):
     """Return the gradient (out, in, 3, 3) of the weights of a correlation, or None where that is not finite.
 
-    The parameters are those of ``weight_gradient.weight_gradient``.
+    The parameters are those of ``weight_gradient.weight_gradient``; ``more``, of the shape of ``x``, has the second
+    half of the input channels.
     """
-    channels, in_channels = dy.shape[1], x.shape[1]
+    inputs = 1 if more is None else 2
+    channels, in_channels = dy.shape[1], inputs * x.shape[1]
     offsets = min(rows.pieces[0].offsets), min(cols.pieces[0].offsets)
     threads = numba.get_num_threads()
-    sizes, tables, panels, slots = _plan(dy.shape, x.shape, offsets, threads)
+    sizes, tables, panels, slots = _plan(dy.shape, (x.shape[0], in_channels, *x.shape[2:]), offsets, threads)
+    sizes = sizes._replace(inputs=inputs)
     pixels_size = sizes.sums_start + POINTS * sizes.sums_step
     (sums,) = packing.scratch(1, max(slots, 1) * POINTS * sizes.weights_step, x.dtype, "winograd weights")
     gradient = packing.new_array((channels, in_channels, 3, 3), x.dtype)
+    more = packing.flat(x if more is None else more)
     x, dy = packing.flat(x), packing.flat(dy)
+    others = *[dy] * 4, more, dy
     if slots:
         own = sizes._replace(tasks=slots, workers=min(threads, slots), parts=slots, chunk=panels, scratch=pixels_size)
-        run_tasks(_slot_task, Arrays(sums, x, *[dy] * 5), tables, own)
+        run_tasks(_slot_task, Arrays(sums, x, *others), tables, own)
     else:
         (pixels,) = packing.scratch(1, pixels_size, x.dtype, "winograd pixels")
         for panel in range(panels):
             now = sizes._replace(chunk=panel)
-            run_tasks(_transform_task, Arrays(pixels, x, *[dy] * 5), tables, now._replace(tasks=sizes.parts))
-            run_tasks(_product_task, Arrays(sums, pixels, *[dy] * 5), tables, now._replace(tasks=POINTS))
+            run_tasks(_transform_task, Arrays(pixels, x, *others), tables, now._replace(tasks=sizes.parts))
+            run_tasks(_product_task, Arrays(sums, pixels, *others), tables, now._replace(tasks=POINTS))
     done = sizes._replace(tasks=sizes.blocks, scratch=9 * lanes(x.dtype), parts=max(slots, 1))
-    run_tasks(_gradient_task, Arrays(packing.flat(gradient), sums, *[dy] * 5), tables, done)
+    run_tasks(_gradient_task, Arrays(packing.flat(gradient), sums, *others), tables, done)
     return gradient if np.isfinite(gradient).all() else None
 
 
@@ -184,16 +189,17 @@ def _transform_channels(to, arrays, places, sizes, first, last):
     """
     size, out_size = sizes.height * sizes.width, sizes.out_height * sizes.out_width
     next_panel = sizes.vectors * LANES * TILE * TILE  # about: where rows or pictures end, it lies elsewhere
-    last_in, first_out = min(last, sizes.in_channels), max(first, sizes.in_channels)
+    first_out, share = max(first, sizes.in_channels), sizes.in_channels // sizes.inputs
     for c in range(first, last):
-        o = c - sizes.in_channels
-        ahead = size if c + 1 < last_in else next_panel - (c - first) * size
+        o, channel = c - sizes.in_channels, c % share
+        x = arrays.x if c < share else arrays.more
+        ahead = size if c + 1 < last and channel + 1 < share else next_panel - (c - max(first, c - channel)) * size
         out_ahead = out_size if c + 1 < last else next_panel - (c - first_out) * out_size
         for v in range(sizes.vectors):
             # fmt: off
             if o < 0:
                 transform_input(
-                    to, c * sizes.panel + v * LANES, sizes.in_step, arrays.x, c * size, places, v * GROUPS,
+                    to, c * sizes.panel + v * LANES, sizes.in_step, x, channel * size, places, v * GROUPS,
                     sizes.height, sizes.width, ahead,
                 )
             else:

@@ -59,7 +59,8 @@ def cost(call):
 
 def _flops(call):
     """Return twice the products of a convolution or linear layer, None for others."""
-    kind, given = call.name.rpartition("_")[0].removesuffix("_relu"), call.arguments
+    kind, given = call.name.rpartition("_")[0], call.arguments
+    kind = kind.removesuffix("_relu").removesuffix("_joined")
     if kind in ("conv2d", "linear"):  # every weight of an output channel meets every value of it once
         channels = given.get("dy", call.result)
     elif kind == "conv_transpose2d":  # every weight of an input channel meets every value of it once

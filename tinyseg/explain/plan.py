@@ -218,6 +218,8 @@ class _Recorder:
 def _operator(call):
     """Return the name of the operator, and what a call does besides."""
     name = call.name.removesuffix("_forward").removesuffix("_backward").removesuffix("_maxima")
+    if name.endswith("_joined"):
+        return name.removesuffix("_joined"), ("concat",)
     if not name.endswith("_relu"):
         return name, ()
     given = call.arguments

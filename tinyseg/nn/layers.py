@@ -102,9 +102,10 @@ class Conv2d(_Convolution):
             raise ValueError(f"padding is 'same' with stride {self.stride}; expected stride 1")
         self._make_parameters((self.out_channels, self.in_channels // self.groups, *self.kernel_size), bias)
 
-    def forward(self, x):
-        """Return the convolution of ``(N, C, H, W)``."""
-        return ops.conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+    def forward(self, x, more=None):
+        """Return the convolution of ``(N, C, H, W)``, perhaps in two halves: ``more`` has the second of C."""
+        settings = self.stride, self.padding, self.dilation, self.groups
+        return ops.conv2d(x, self.weight, self.bias, *settings, more=more)
 
 
 class ConvTranspose2d(_Convolution):
