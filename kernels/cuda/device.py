@@ -52,7 +52,10 @@ def why_not():
     try:
         if cuda.is_available():
             return None
-        reason = "no NVIDIA GPU with its driver was found"
+        if cuda.cuda_error() is None:
+            reason = "NVVM, NVIDIA's compiler for GPUs, was not found"
+        else:
+            reason = "no NVIDIA GPU with its driver was found"
     except Exception as error:  # a broken driver may raise anything
         reason = f"the NVIDIA driver does not work ({error})"
     return reason
