@@ -102,7 +102,7 @@ def _run(x, weight, bias, g, source, target, axes, rows, channels, *, transposed
     if few:
         planes, pixels = y.shape[0] * y.shape[1], target[0] * target[1]
         arrays = y.raw, x.raw, weight.raw, (y if bias is None else bias).raw
-        direct_kernel.over_rows(planes, pixels, *arrays, planes, pixels, transposed, plan)
+        direct_kernel.over_rows(planes, pixels, *arrays, planes, pixels, int(transposed), plan)
         return y
     shape = tile_of(cuts.size, x.dtype)
     width = cuts.rows * shape.rows
@@ -110,7 +110,7 @@ def _run(x, weight, bias, g, source, target, axes, rows, channels, *, transposed
     if packed.size:
         pack_kernel.run(
             min(packed.shape[0], 2**16), PACKING_THREADS,
-            packed.raw, weight.raw, packed.shape[0], width, rows, channels, taps, transposed,
+            packed.raw, weight.raw, packed.shape[0], width, rows, channels, taps, int(transposed),
         )  # fmt: skip
     parts = y if cuts.splits == 1 else empty((cuts.splits, *y.shape), y.dtype)
     blocks = cuts.rows * cuts.cols * cuts.splits * g.groups * phases
