@@ -5,7 +5,6 @@ kernel.
 """
 
 from contextlib import contextmanager
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -73,6 +72,6 @@ def traced():
         patch.setattr(device, "properties", lambda: GPU)
         patch.setattr(optimizer_steps, "memory", lambda T: (load, store))
         patch.setattr(optimizer_steps, "launch", launch)
-        patch.setattr(array, "SIMULATED", True)  # then memory comes from the next line
-        patch.setattr(array, "cuda", SimpleNamespace(device_array=_memory))
+        patch.setattr(array, "SIMULATED", True)  # memory has an address of the host's
+        patch.setattr(array, "_leased", _memory)
         yield traces

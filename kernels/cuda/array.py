@@ -1,6 +1,7 @@
 """Arrays that live in the GPU's memory, and the only ways from and to the host."""
 
 import functools
+import gc
 import math
 import threading
 from collections import defaultdict
@@ -65,7 +66,7 @@ class DeviceArray(np.lib.mixins.NDArrayOperatorsMixin):
     @functools.cached_property
     def address(self):
         """Where its memory begins, for kernels that find arrays in a table."""
-        return self.raw.ctypes.data if SIMULATED else self.raw.__cuda_array_interface__["data"][0]
+        return _address(self.raw)
 
     @property
     def nd(self):
@@ -335,29 +336,58 @@ class Pool:
     ----------
     allocate : callable
         Takes a number of bytes and returns a buffer; raises MemoryError where there is no room.
+    room : callable
+        Returns how many bytes of the memory are free, and all that it has; None where nobody tells.
     """
 
-    def __init__(self, allocate):
-        self._allocate = allocate
+    def __init__(self, allocate, room=lambda: None):
+        self._allocate, self._room = allocate, room
         self._free = defaultdict(list)  # by size
-        self._lock = threading.Lock()
+        self._held = 0
+        self._lock = threading.RLock()  # collecting garbage within may give buffers back
 
     def take(self, size):
-        """Return a buffer of at least ``size`` bytes, and its size."""
-        size = rounded(size)
+        """Return a buffer of at least ``size`` bytes, and its size.
+
+        Raises
+        ------
+        MemoryError
+            If there is no room for it, not even without the buffers that wait: how much was asked for, and what the
+            rest is taken by.
+        """
+        asked, size = size, rounded(size)
         with self._lock:
-            if self._free[size]:
-                return self._free[size].pop(), size
+            waiting = self._free[size]
+            if waiting:
+                self._held += size
+                return waiting.pop(), size
         try:
-            return self._allocate(size), size
+            buffer = self._allocate(size)
         except MemoryError:
-            self.release()  # what waits in other sizes
-            return self._allocate(size), size
+            buffer = self._allocated_at_last(asked, size)
+        with self._lock:
+            self._held += size
+        return buffer, size
+
+    def _allocated_at_last(self, asked, size):
+        """Return a buffer after all that can be spared was let go."""
+        gc.collect()  # arrays in circles of references, such as those of a traceback
+        self.release()  # what waits in other sizes
+        try:
+            return self._allocate(size)
+        except MemoryError:
+            room = self._room()
+        free = "" if room is None else f", where {_amount(room[0])} of {_amount(room[1])} are free"
+        raise MemoryError(
+            f"no room for an array of {_amount(asked)} in the GPU's memory{free}; this program's arrays hold "
+            f"{_amount(self._held)} of it"
+        )
 
     def give_back(self, buffer, size):
         """Keep a buffer for its next use."""
         with self._lock:
             self._free[size].append(buffer)
+            self._held -= size
 
     def release(self):
         """Let go of all buffers that wait."""
@@ -367,7 +397,19 @@ class Pool:
     def waiting(self):
         """Return the bytes of all buffers that wait."""
         with self._lock:
-            return sum(size * len(buffers) for size, buffers in self._free.items())
+            return sum(size * len(buffers) for size, buffers in list(self._free.items()))
+
+    def held(self):
+        """Return the bytes of all buffers that are in use."""
+        return self._held
+
+
+def _amount(size):
+    """Return a number of bytes in words."""
+    for unit, name in ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
+        if size >= unit:
+            return f"{size / unit:.1f} {name}"
+    return f"{size} bytes"
 
 
 def rounded(size):
@@ -379,30 +421,53 @@ def rounded(size):
 
 def _allocate(size):
     """Ask the driver for memory."""
-    require()
     try:
         return cuda.device_array(size, np.uint8)
     except Exception as error:
         if "OUT_OF_MEMORY" in str(error).upper() or getattr(error, "code", None) == 2:
-            raise MemoryError(f"the GPU has no room for another {size / 2**20:.1f} MiB") from None
+            raise MemoryError from None
         raise
 
 
-_pool = Pool(_allocate)
+def _room():
+    """Return how many bytes of the GPU's memory are free, and how many it has, if the driver tells."""
+    try:
+        return tuple(cuda.current_context().get_memory_info())
+    except Exception:  # the simulator has none; and a driver in trouble shall not hide what the trouble was
+        return None
+
+
+_pool = Pool(_allocate, _room)
+
+
+def _address(raw):
+    """Return where an array of numba.cuda begins; the simulator's lie in the host's memory."""
+    return raw.ctypes.data if SIMULATED else raw.__cuda_array_interface__["data"][0]
 
 
 class _Lease:
     """Shows a buffer to numba.cuda as an array; as long as one of its views lives, so does the lease."""
 
-    def __init__(self, buffer, size, count, dtype):
-        self._buffer, self._size = buffer, size
-        pointer = buffer.__cuda_array_interface__["data"][0]
-        self.__cuda_array_interface__ = {
-            "shape": (count,), "typestr": dtype.str, "data": (pointer, False), "strides": None, "version": 3,
-        }  # fmt: skip
+    def __init__(self, pool, count, dtype):
+        self._pool = pool
+        self._buffer, self._size = pool.take(count * dtype.itemsize)
+        pointer = _address(self._buffer)
+        interface = {"shape": (count,), "typestr": dtype.str, "data": (pointer, False), "strides": None, "version": 3}
+        setattr(self, "__array_interface__" if SIMULATED else "__cuda_array_interface__", interface)
 
     def __del__(self):
-        _pool.give_back(self._buffer, self._size)
+        if hasattr(self, "_size"):  # not where there was no room
+            self._pool.give_back(self._buffer, self._size)
+
+
+def _leased(count, dtype):
+    """Return memory for ``count`` elements, as an array of numba.cuda."""
+    lease = _Lease(_pool, count, dtype)
+    if SIMULATED:
+        from numba.cuda.simulator.cudadrv.devicearray import FakeCUDAArray
+
+        return FakeCUDAArray(np.asarray(lease))
+    return cuda.as_cuda_array(lease, sync=False)
 
 
 def empty(shape, dtype):
@@ -424,15 +489,11 @@ def empty(shape, dtype):
     RuntimeError
         If there is no GPU, nor the simulator.
     MemoryError
-        If the GPU's memory is full.
+        If the GPU's memory is full: how much was asked for, and what is free or held by other arrays.
     """
     require()
     shape, dtype = tuple(shape), np.dtype(dtype)
-    count = max(math.prod(shape), 1)
-    if SIMULATED:  # it has no memory of its own
-        return DeviceArray(cuda.device_array(count, dtype), shape)
-    buffer, size = _pool.take(count * dtype.itemsize)
-    return DeviceArray(cuda.as_cuda_array(_Lease(buffer, size, count, dtype), sync=False), shape)
+    return DeviceArray(_leased(max(math.prod(shape), 1), dtype), shape)
 
 
 def release_memory():

@@ -236,7 +236,7 @@ def product(a, b, bias=None, *, a_transposed=False, b_transposed=False):
     _PRODUCTS[a_transposed, b_transposed, plan.size].run(
         plan.rows * plan.cols * plan.splits, tile_of(plan.size, a.dtype).threads,
         target.raw, a.raw, b.raw, (a if bias is None else bias).raw,
-        bias is not None and plan.splits == 1, rows, cols, depth, plan.rows, plan.splits,
+        int(bias is not None and plan.splits == 1), rows, cols, depth, plan.rows, plan.splits,
     )  # fmt: skip
     return finish(y, target, bias, 1, cols)
 
@@ -245,7 +245,7 @@ def finish(y, parts, bias, plane, channels):
     """Return ``y``, made the sum of its parts, plus a bias for each of ``channels`` planes, unless it is whole."""
     if parts is not y:
         _add_parts_kernel.over(
-            y.size, y.raw, parts.raw, (parts if bias is None else bias).raw, bias is not None,
+            y.size, y.raw, parts.raw, (parts if bias is None else bias).raw, int(bias is not None),
             y.size, parts.shape[0], plane, channels,
         )  # fmt: skip
     return y
