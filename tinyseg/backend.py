@@ -3,13 +3,16 @@
 import inspect
 import os
 import sys
+import threading
 import time
+from contextlib import ContextDecorator
 from functools import cache, lru_cache, wraps
 from importlib import import_module
 from typing import Any, NamedTuple
 
 from tinyseg import compiling
 
+_here = threading.local()
 _state: dict[str, Any] = {"backend": None, "threads": None, "winograd": None, "recorder": None, "announcing": False}
 
 
@@ -79,7 +82,22 @@ def current_backend():
         except ValueError as error:
             raise ValueError(f"environment variable TINYSEG_BACKEND: {error}") from None
         _state["backend"] = name
-    return _state["backend"]
+    return "cpu" if _state["backend"] == "cuda" and getattr(_here, "host_work", 0) else _state["backend"]
+
+
+class host_work(ContextDecorator):  # a verb's object, as a decorator and as a context manager
+    """Let arrays of the host be worked on there, in this thread, where the backend in use is ``"cuda"``.
+
+    For work on few numbers, which would take less time on the GPU than the copies there and back: the kernels of
+    ``"cpu"`` do it, and new tensors lie on the host.
+    """
+
+    def __enter__(self):
+        _here.host_work = getattr(_here, "host_work", 0) + 1
+        return self
+
+    def __exit__(self, *exc):
+        _here.host_work -= 1
 
 
 def kernel(name):
@@ -166,7 +184,7 @@ def device_of(array):
 
 def default_device():
     """Return where new tensors lie: ``"cuda"`` if that is the backend in use, else ``"cpu"``."""
-    return "cuda" if (_state["backend"] or current_backend()) == "cuda" else "cpu"
+    return "cuda" if current_backend() == "cuda" else "cpu"
 
 
 def moved(array, device):

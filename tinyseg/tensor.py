@@ -102,6 +102,11 @@ def whole_array(value):
     return value if isinstance(value, np.ndarray) or is_on_device(value) else np.asarray(value)
 
 
+def array_of(value):
+    """Return the array of a tensor, where it lies; an array as it is; and anything else as an array of the host."""
+    return value.array if isinstance(value, Tensor) else value if is_on_device(value) else np.asarray(value)
+
+
 def tensor_beside(tensor, data, dtype=None):
     """Return data of the host as a tensor that lies where another does; a number goes there without a transfer."""
     if tensor.device == "cpu":

@@ -1,6 +1,7 @@
 """Boxes: anchors, coding, matching, sampling, pyramid levels and proposals. Plain arrays, no gradient.
 
-A box is a row (x1, y1, x2, y2) in picture coordinates.
+A box is a row (x1, y1, x2, y2) in picture coordinates. Arrays are those of the host, and so is the work, whatever the
+backend in use: boxes are few, and decisions are taken one after the other.
 """
 
 from tinyseg.boxes.anchors import AnchorGenerator, cell_anchors, grid_anchors

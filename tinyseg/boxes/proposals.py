@@ -3,6 +3,7 @@
 import numpy as np
 
 from tinyseg import ops
+from tinyseg.backend import host_work
 from tinyseg.boxes.coding import clip_to_picture
 
 
@@ -25,6 +26,7 @@ def remove_small_boxes(boxes, min_size):
     return np.flatnonzero((w >= min_size) & (h >= min_size)).astype(np.int64)
 
 
+@host_work()
 def filter_proposals(
     boxes,
     scores,

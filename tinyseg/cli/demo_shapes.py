@@ -103,6 +103,7 @@ def look(model, samples, normalisation, score=0.5, progress=True):
     with evaluating(model), no_grad():
         for sample in tqdm(samples, unit="picture", desc="looking", leave=False, disable=None if progress else True):
             (found,) = model([normalise(sample.picture, normalisation)])
+            found = {name: value.to("cpu").numpy() for name, value in found.items()}
             if scores is not None:
                 scores.update(found, sample)
             if len(shown) < SHOWN:
@@ -114,8 +115,8 @@ def _shown(sample, found, score):
     """Return one picture's drawings, and how many objects there are, were found, and were made up."""
     from tinyseg import draw
 
-    good = found["scores"].numpy() >= score
-    found = {name: value.numpy()[good] for name, value in found.items()}
+    good = found["scores"] >= score
+    found = {name: value[good] for name, value in found.items()}
     truth, prediction = draw.truth_and_prediction(sample, found, scale=3, line_width=2, font_size=14, opacity=0.4)
     right = _found(sample, found)
     return {

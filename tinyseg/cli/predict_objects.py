@@ -56,7 +56,7 @@ class ObjectPredictor:
 
         with evaluating(self.model), no_grad():
             (found,) = self.model.detect([normalise(x, self.normalisation)])
-        return {name: value.numpy()[::-1] for name, value in found.items()}
+        return {name: value.to("cpu").numpy()[::-1] for name, value in found.items()}
 
     def write(self, outputs, picture, found, source):
         """Write the files of one picture; return in words what was found, and the file to look at."""

@@ -234,7 +234,7 @@ def mask_window(mask, shape):
 
 def _array(value):
     """Return the array of a tensor; anything else as it is."""
-    return value.numpy() if hasattr(value, "numpy") else value
+    return value.to("cpu").numpy() if hasattr(value, "numpy") else value
 
 
 def _checked(boxes, labels, scores, masks):

@@ -122,7 +122,7 @@ def _array(prediction, name):
     if name not in prediction:
         raise ValueError(f"the prediction has no {name!r}; it has {', '.join(map(repr, prediction)) or 'nothing'}")
     value = prediction[name]
-    return np.asarray(value.numpy() if hasattr(value, "numpy") else value)
+    return np.asarray(value.to("cpu").numpy() if hasattr(value, "numpy") else value)
 
 
 def _masks(prediction, count):

@@ -61,7 +61,7 @@ def _detections(model, picture, threshold):
     """Return what is in one picture, masks as bools; all their probabilities at once would take four times that."""
     if not hasattr(model, "detect"):  # any other model of torchvision's call form
         return model([picture])[0]
-    found = {name: tensor.numpy() for name, tensor in model.detect([picture])[0].items()}
+    found = {name: tensor.to("cpu").numpy() for name, tensor in model.detect([picture])[0].items()}
     if "masks" in found:
         size, small, boxes = picture.shape[1:], found["masks"], found["boxes"]
         found["masks"] = np.empty((len(small), *size), bool)

@@ -1,4 +1,24 @@
-"""Faster R-CNN and Mask R-CNN: backbone, proposals, and what is in each of them."""
+"""Faster R-CNN and Mask R-CNN: backbone, proposals, and what is in each of them.
+
+On a GPU (``model.to("cuda")``) all networks, pooling, losses, their gradients and the optimiser run there, and so does
+laying masks into pictures. What decides about boxes is left to the host: which anchors become proposals, which of them
+and of the proposals a step trains on and on what, and which boxes count as found. These are choices one after the
+other, on few numbers, drawn by a generator of the host. All that is copied between the two:
+
+- pictures that lie on the other side, one by one; for each one the mean and deviation of its channels;
+- to the host: logits and codes of the anchors, and in evaluation those of the proposals; boxes, classes and masks of
+  the truth, where they lie on the device;
+- to the device, in training: for the losses of proposals, of boxes and of masks what the network should say, and which
+  of its numbers it is compared with;
+- to the device: the boxes to pool from each map, in training once more for the gradient; and where several maps are
+  pooled from, which boxes these are;
+- to the device, in evaluation: which masks to show; boxes, labels and scores of what was found;
+- words to the host that say whether values are what a kernel takes: classes for the cross entropy, forward and
+  backward; for each map with ``roi_op="pool"`` its places of maxima, backward; boxes to lay masks into;
+- the optimiser's table of where parameters lie.
+
+``tests/test_cuda_detectors.py`` counts them.
+"""
 
 from typing import Any
 
@@ -6,13 +26,14 @@ import numpy as np
 
 from tinyseg import boxes as box_tools
 from tinyseg import nn, ops
+from tinyseg.backend import device_of, moved
 from tinyseg.models.heads import FastRCNNPredictor, MaskRCNNHeads, MaskRCNNPredictor, TwoMLPHead
 from tinyseg.models.roi_heads import RoIHeads
 from tinyseg.models.roi_pooling import MultiScaleRoIPooling
 from tinyseg.models.rpn import RegionProposalNetwork, RPNHead
 from tinyseg.models.targets import check_targets
 from tinyseg.models.transform import GeneralizedRCNNTransform, resize_boxes
-from tinyseg.tensor import Tensor
+from tinyseg.tensor import Tensor, array_of, tensor_beside
 
 #: Mean and standard deviation of red, green and blue over ImageNet, which torchvision's backbones were trained with.
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -52,7 +73,8 @@ class GeneralizedRCNN(nn.Module):
         Parameters
         ----------
         images : list of Tensor or ndarray
-            Pictures ``(C, H, W)`` of any sizes, floats in [0, 1].
+            Pictures ``(C, H, W)`` of any sizes, floats in [0, 1]. They are taken to where the network lies, and what is
+            returned lies there.
         targets : list of dict, optional
             In training, for each picture its truth, as tensors or arrays: ``boxes`` ``(K, 4)`` (x1, y1, x2, y2) in
             pixels, ``labels`` ``(K,)`` classes from 1, and for Mask R-CNN ``masks`` ``(K, H, W)`` of 0 and 1. K may
@@ -104,8 +126,8 @@ class GeneralizedRCNN(nn.Module):
         detections, _ = self.roi_heads(features, proposals, batch.image_sizes)
         for found, now, before in zip(detections, batch.image_sizes, sizes, strict=True):
             found["boxes"] = resize_boxes(found["boxes"], now, before)
-        order = ("boxes", "labels", "scores", "masks")
-        return [{key: _tensor(found[key]) for key in order if key in found} for found in detections]
+        like, order = next(self.parameters()), ("boxes", "labels", "scores", "masks")
+        return [{key: _beside(like, found[key]) for key in order if key in found} for found in detections]
 
     def _losses(self, images, targets):
         """Return the losses of a batch."""
@@ -123,9 +145,9 @@ class GeneralizedRCNN(nn.Module):
         return self.roi_heads.box_predictor.cls_score.out_features
 
     def _checked(self, images):
-        """Return pictures as a list of arrays in the type of the network."""
-        dtype = next(self.parameters()).dtype
-        arrays = [image.array if isinstance(image, Tensor) else np.asarray(image) for image in images]
+        """Return pictures as a list of arrays in the type of the network, where it lies."""
+        like = next(self.parameters()).array
+        arrays = [array_of(image) for image in images]
         if not arrays:
             raise ValueError("images is empty; expected at least one picture")
         for n, array in enumerate(arrays):
@@ -133,7 +155,7 @@ class GeneralizedRCNN(nn.Module):
                 raise ValueError(f"picture {n} has shape {array.shape}; expected (C, H, W)")
             if array.dtype.kind != "f":
                 raise TypeError(f"picture {n} has dtype {array.dtype}; expected floats, usually from 0 to 1")
-        return [array.astype(dtype, copy=False) for array in arrays]
+        return [moved(array.astype(like.dtype, copy=False), device_of(like)) for array in arrays]
 
 
 class FasterRCNN(GeneralizedRCNN):
@@ -343,5 +365,5 @@ def _check_classes(num_classes, predictor, name):
         raise ValueError(f"num_classes is {num_classes}; expected at least 2, the background and one more")
 
 
-def _tensor(value):
-    return value if isinstance(value, Tensor) else Tensor(value)
+def _beside(tensor, value):
+    return value if isinstance(value, Tensor) else tensor_beside(tensor, value)

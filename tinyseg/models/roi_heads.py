@@ -6,7 +6,8 @@ import numpy as np
 
 from tinyseg import boxes as box_tools
 from tinyseg import nn, ops, random
-from tinyseg.tensor import Tensor
+from tinyseg.backend import host_work, kernel, moved
+from tinyseg.tensor import tensor_beside
 
 
 class RoIHeads(nn.Module):
@@ -105,7 +106,8 @@ class RoIHeads(nn.Module):
         if self.training:
             return [], self._losses(features, proposals, image_sizes, targets, generator)
         logits, codes = self._describe(features, proposals, image_sizes)
-        found = self.postprocess_detections(logits.array, codes.array, proposals, image_sizes)
+        logits, codes = moved(logits.array, "cpu"), moved(codes.array, "cpu")
+        found = self.postprocess_detections(logits, codes, proposals, image_sizes)
         detections = [dict(zip(("boxes", "scores", "labels"), one, strict=True)) for one in found]
         if self.has_mask():
             masks = self._mask_logits(features, [one["boxes"] for one in detections], image_sizes)
@@ -173,6 +175,7 @@ class RoIHeads(nn.Module):
         boxes, matches, labels = (list(part) for part in zip(*chosen, strict=True))
         return boxes, matches, labels
 
+    @host_work()
     def assign_targets_to_proposals(self, boxes, truth, classes):
         """Return the true box of each proposal, and its class.
 
@@ -202,6 +205,7 @@ class RoIHeads(nn.Module):
 
     # ---- evaluation ------------------------------------------------------------------------------------------------
 
+    @host_work()
     def postprocess_detections(self, logits, codes, proposals, image_sizes):
         """Turn scores and codes into detections.
 
@@ -265,13 +269,14 @@ def box_losses(logits, codes, boxes, matches, labels, truths, weights):
     wanted = [truth[match[label > 0]] for truth, match, label in zip(truths, matches, labels, strict=True)]
     targets = box_tools.encode(np.concatenate(wanted).astype(proposals.dtype), proposals, weights)
     of_class = codes.reshape(len(classes), codes.shape[1] // 4, 4)[positive, classes[positive]]
-    regression = ops.smooth_l1_loss(of_class, Tensor(targets), reduction="sum", beta=1 / 9)
+    regression = ops.smooth_l1_loss(of_class, tensor_beside(codes, targets), reduction="sum", beta=1 / 9)
     return {
-        "loss_classifier": ops.cross_entropy(logits, classes),
+        "loss_classifier": ops.cross_entropy(logits, tensor_beside(logits, classes)),
         "loss_box_reg": regression / max(len(classes), 1),
     }
 
 
+@host_work()
 def mask_targets(boxes, matches, masks, size):
     """Return what the mask head should say: each true mask, seen through its proposal.
 
@@ -292,7 +297,7 @@ def mask_targets(boxes, matches, masks, size):
         From 0 to 1: RoIAlign of the masks, not aligned, with adaptive sampling, as torchvision does it.
     """
     rois = np.concatenate([matches[:, None].astype(boxes.dtype), boxes], axis=1)
-    return ops.roi_align(Tensor(masks[:, None].astype(boxes.dtype)), rois, size, 1.0, aligned=False).array[:, 0]
+    return kernel("roi_align_forward")(masks[:, None].astype(boxes.dtype), rois, size, aligned=False)[:, 0]
 
 
 def mask_loss(logits, boxes, matches, masks, labels):
@@ -316,4 +321,4 @@ def mask_loss(logits, boxes, matches, masks, labels):
     targets = [mask_targets(*one, size) for one in zip(boxes, matches, masks, strict=True)]
     classes = np.concatenate([label[match] for label, match in zip(labels, matches, strict=True)])
     own = logits[np.arange(len(classes)), classes]
-    return ops.binary_cross_entropy_with_logits(own, Tensor(np.concatenate(targets)))
+    return ops.binary_cross_entropy_with_logits(own, tensor_beside(logits, np.concatenate(targets)))

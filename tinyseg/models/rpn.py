@@ -6,8 +6,9 @@ import numpy as np
 
 from tinyseg import boxes as box_tools
 from tinyseg import nn, ops, random
+from tinyseg.backend import host_work, moved
 from tinyseg.models import old_names
-from tinyseg.tensor import Tensor
+from tinyseg.tensor import tensor_beside
 
 
 class RPNHead(nn.Module):
@@ -131,10 +132,11 @@ class RegionProposalNetwork(nn.Module):
         level_sizes = [x.size // len(x) for x in logits]
         logits, codes = _by_anchor(logits, 1), _by_anchor(codes, 4)
         anchors = self.anchors(images, maps)
-        decoded = np.stack([box_tools.decode(picture, anchors)[:, 0] for picture in codes.array])
-        if not (np.isfinite(decoded).all() and np.isfinite(logits.array).all()):
+        scores, found = moved(logits.array, "cpu")[:, :, 0], moved(codes.array, "cpu")
+        decoded = np.stack([box_tools.decode(picture, anchors)[:, 0] for picture in found])
+        if not (np.isfinite(decoded).all() and np.isfinite(scores).all()):
             raise FloatingPointError("the region proposal network gives NaN or infinity")
-        proposals, _ = self.filter_proposals(decoded, logits.array[:, :, 0], images.image_sizes, level_sizes)
+        proposals, _ = self.filter_proposals(decoded, scores, images.image_sizes, level_sizes)
         if not self.training:
             return proposals, {}
         labels, matched = self.assign_targets_to_anchors(anchors, targets)
@@ -184,6 +186,7 @@ class RegionProposalNetwork(nn.Module):
         ]
         return [pair[0] for pair in kept], [pair[1] for pair in kept]
 
+    @host_work()
     def assign_targets_to_anchors(self, anchors, targets):
         """Return which anchors show an object, and which.
 
@@ -243,9 +246,11 @@ class RegionProposalNetwork(nn.Module):
         positive = np.concatenate(positives)
         sample = np.concatenate([positive, *negatives])
         wanted = box_tools.encode(np.concatenate(matched)[positive], anchors[positive % count])
-        regression = ops.smooth_l1_loss(codes.reshape(-1, 4)[positive], Tensor(wanted), reduction="sum", beta=1 / 9)
+        regression = ops.smooth_l1_loss(
+            codes.reshape(-1, 4)[positive], tensor_beside(codes, wanted), reduction="sum", beta=1 / 9
+        )
         objectness = ops.binary_cross_entropy_with_logits(
-            logits.reshape(-1)[sample], Tensor(np.concatenate(labels)[sample].astype(logits.dtype))
+            logits.reshape(-1)[sample], tensor_beside(logits, np.concatenate(labels)[sample], logits.dtype)
         )
         return {"loss_objectness": objectness, "loss_rpn_box_reg": regression / max(len(sample), 1)}
 

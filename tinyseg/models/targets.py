@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from tinyseg.tensor import Tensor
+from tinyseg.backend import moved
+from tinyseg.tensor import array_of
 
 
 def check_targets(targets, images, num_classes, with_masks):
@@ -12,8 +13,8 @@ def check_targets(targets, images, num_classes, with_masks):
     ----------
     targets : list of dict
         For each picture ``boxes`` ``(K, 4)``, ``labels`` ``(K,)`` and, ``with_masks``, ``masks`` ``(K, H, W)``:
-        tensors or arrays. What else is in there is left out.
-    images : list of ndarray
+        tensors or arrays. What else is in there is left out; what lies on the device is copied to the host.
+    images : list of ndarray or DeviceArray
         The pictures ``(C, H, W)``.
     num_classes : int
         Classes with the background.
@@ -47,7 +48,7 @@ def _checked(n, target, image, num_classes, with_masks):
     for key in keys:
         if key not in target:
             raise ValueError(f"targets[{n}] has no {key!r}; expected {', '.join(keys)}")
-    checked = {key: _array(target[key]) for key in keys}
+    checked = {key: moved(array_of(target[key]), "cpu") for key in keys}
     boxes, labels = checked["boxes"], checked["labels"]
     if boxes.ndim != 2 or boxes.shape[1] != 4:
         raise ValueError(f"boxes of targets[{n}] has shape {boxes.shape}; expected (K, 4)")
@@ -73,7 +74,3 @@ def _checked(n, target, image, num_classes, with_masks):
             "one per box, of the picture's size"
         )
     return {**checked, "boxes": boxes, "labels": labels}
-
-
-def _array(value):
-    return value.array if isinstance(value, Tensor) else np.asarray(value)

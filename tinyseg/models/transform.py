@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from tinyseg import nn, ops, random
-from tinyseg.tensor import Tensor
+from tinyseg.backend import device_of, host_work, moved
+from tinyseg.tensor import Tensor, array_of, tensor_over
 
 
 @dataclass
@@ -70,9 +71,9 @@ class GeneralizedRCNNTransform(nn.Module):
 
         Parameters
         ----------
-        images : list of Tensor or ndarray
-            ``(C, H, W)`` floats, usually in [0, 1].
-        targets : list of dict, optional
+        images : list of Tensor, ndarray or DeviceArray
+            ``(C, H, W)`` floats, usually in [0, 1]; all of them on the host, or all on the device.
+        targets : list of dict of ndarray, optional
             ``boxes`` ``(K, 4)`` in pixels, and where there are ``masks`` ``(K, H, W)``; left as they are.
         generator : numpy.random.Generator, optional
             Draws the size in training; tinyseg's own if left out.
@@ -96,13 +97,14 @@ class GeneralizedRCNNTransform(nn.Module):
 
     def _normalised(self, image):
         """Return an array (C, H, W), normalised in its own type."""
-        array = image.array if isinstance(image, Tensor) else np.asarray(image)
+        array = array_of(image)
         if array.ndim != 3 or array.shape[0] != len(self.image_mean) or 0 in array.shape:
             raise ValueError(f"a picture has shape {array.shape}; expected ({len(self.image_mean)}, H, W) with pixels")
         if array.dtype not in (np.float32, np.float64):
             raise TypeError(f"a picture has dtype {array.dtype}; expected float32 or float64, usually from 0 to 1")
-        mean, deviation = (np.asarray(v, array.dtype)[:, None, None] for v in (self.image_mean, self.image_std))
-        return (array - mean) / deviation
+        numbers = np.array([self.image_mean, self.image_std], array.dtype)[:, :, None, None]
+        numbers = moved(numbers, device_of(array))
+        return (array - numbers[0]) / numbers[1]
 
     def _resized(self, image, generator):
         """Return a picture at the size of this transform."""
@@ -120,7 +122,7 @@ class GeneralizedRCNNTransform(nn.Module):
             raise ValueError(f"a picture of {height}x{width} pixels becomes {size[0]}x{size[1]}; expected some pixels")
         if size == (height, width):
             return image  # interpolation at a factor of 1 gives the same numbers
-        return ops.interpolate(Tensor(image[None]), size=size, mode="bilinear").array[0]
+        return ops.interpolate(tensor_over(image[None]), size=size, mode="bilinear").array[0]
 
     @staticmethod
     def _resize_target(target, before, after):
@@ -137,10 +139,11 @@ class GeneralizedRCNNTransform(nn.Module):
             -(-max(image.shape[axis] for image in images) // self.size_divisible) * self.size_divisible
             for axis in (1, 2)
         )
-        batch = np.zeros((len(images), images[0].shape[0], height, width), images[0].dtype)
-        for place, image in zip(batch, images, strict=True):
-            place[:, : image.shape[1], : image.shape[2]] = image
-        return Tensor(batch)
+        shape = len(images), images[0].shape[0], height, width
+        batch = np.zeros(shape, images[0].dtype, like=images[0])
+        for n, image in enumerate(images):
+            batch[n, :, : image.shape[1], : image.shape[2]] = image
+        return tensor_over(batch)
 
     def extra_repr(self):
         """Return the settings."""
@@ -150,6 +153,7 @@ class GeneralizedRCNNTransform(nn.Module):
         )
 
 
+@host_work()
 def _nearest(old, new):
     """Return which of ``old`` pixels in a row each of ``new`` ones takes its value from."""
     row = np.arange(old, dtype=np.float32).reshape(1, 1, 1, old)

@@ -1,11 +1,13 @@
 """Pooling over regions of interest."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from tinyseg.backend import device_of, is_on_device, kernel, moved
 from tinyseg.function import Function
+from tinyseg.ops.shapes import index_beside
 from tinyseg.tensor import Tensor
 
 
@@ -35,23 +37,28 @@ class MultiScale(Function):
 
     def forward(self, *maps, operator, rois, levels, scales, output_size, **how):
         y = None
-        self.nodes = []
+        self.nodes: list = []  # of each map, with the rows of its boxes: None for all rows
         for level, (x, scale) in enumerate(zip(maps, scales, strict=True)):
-            rows, node = np.flatnonzero(levels == level), operator()
+            rows: Any = np.flatnonzero(levels == level)
+            if len(rois) and not len(rows):
+                self.nodes.append(None)
+                continue
+            node = operator()
             part = node.forward(x, rois=rois[rows], output_size=output_size, spatial_scale=scale, **how)
-            self.nodes.append((rows, node))
             if len(rows) == len(rois):  # all boxes on one level: nothing to put in order
-                y = part
-            elif len(rows):
-                y = np.empty((len(rois), *part.shape[1:]), part.dtype) if y is None else y
+                y, rows = part, None
+            else:
+                y = np.empty((len(rois), *part.shape[1:]), part.dtype, like=part) if y is None else y
+                rows = index_beside(y, rows)
                 y[rows] = part
-        self.saved = tuple(array for _, node in self.nodes for array in node.saved)
+            self.nodes.append((node, rows))
+        self.saved = tuple(array for made in self.nodes if made for array in made[0].saved)
         return y
 
     def backward(self, dy):
         return [
-            node.backward(dy if len(rows) == len(dy) else dy[rows]) if needed and len(rows) else None
-            for needed, (rows, node) in zip(self.needs, self.nodes, strict=True)
+            made[0].backward(dy if made[1] is None else dy[made[1]]) if needed and made and len(dy) else None
+            for needed, made in zip(self.needs, self.nodes, strict=True)
         ]
 
 
@@ -223,13 +230,14 @@ def _joined(dtype, pictures, boxes):
         return _plain("boxes", boxes).astype(dtype)
     if len(boxes) != pictures:
         raise ValueError(f"boxes is a list of {len(boxes)}; expected one array for each of {pictures} pictures")
-    rois = [np.empty((0, 5), dtype)]
+    rois = []
     for n, item in enumerate(boxes):
         array = _plain(f"boxes[{n}]", item)
         if array.ndim != 2 or array.shape[1] != 4:
             raise ValueError(f"boxes[{n}] has shape {array.shape}; expected (L, 4): x1, y1, x2, y2")
-        rois.append(np.column_stack([np.full(len(array), n), array]).astype(dtype))
-    return np.concatenate(rois)
+        array = array.astype(dtype, copy=False)
+        rois.append(np.concatenate([np.full_like(array, n, shape=(len(array), 1)), array], axis=1))
+    return np.concatenate(rois) if rois else np.empty((0, 5), dtype)
 
 
 def _plain(name, boxes):

@@ -29,7 +29,7 @@ class Permute(Function):
 class Index(Function):
     def forward(self, x, *, index):
         self.shape, self.picking = x.shape, _has_arrays(index)
-        self.index = index = _beside(x, index)
+        self.index = index = index_beside(x, index)
         y = x[index]
         if self.picking or not isinstance(y, np.generic):
             return y
@@ -48,7 +48,7 @@ class Assign(Function):
     """A copy of x with the values at an index replaced."""
 
     def forward(self, x, value, *, index):
-        self.index, self.value_shape = _beside(x, index), value.shape
+        self.index, self.value_shape = index_beside(x, index), value.shape
         y = x.copy()
         y[self.index] = value
         return y
@@ -127,7 +127,7 @@ def _has_arrays(index):
     return any(isinstance(part, list | np.ndarray) or is_on_device(part) for part in parts)
 
 
-def _beside(x, index):
+def index_beside(x, index):
     """Return an index for an array: one with arrays, for the device, is checked and copied there, to serve twice."""
     return x.picks(index) if is_on_device(x) and _has_arrays(index) else index
 
