@@ -1,10 +1,10 @@
 """What the compilers make of every CUDA kernel, found out without a GPU: ``python -m benchmarks.cuda_code``.
 
-Every kernel of ``kernels.cuda`` is compiled for two generations of GPUs and both floating types, and NVIDIA's assembler
-says how many registers and how much shared and local memory it takes. From these follows the occupancy: how many of the
-threads that a multiprocessor can hold find room there. The table is kept in ``cuda_code.json``, for the eye in
-``cuda_code.md``; ``--check`` compiles again and says what has changed, and whether a kernel spills registers, or one of
-the convolutions and RoI operators keeps arrays in local memory, which is slow.
+Every kernel of ``kernels.cuda`` and of its ladders is compiled for two generations of GPUs and both floating types, and
+NVIDIA's assembler says how many registers and how much shared and local memory it takes. From these follows the
+occupancy: how many of the threads that a multiprocessor can hold find room there. The table is kept in
+``cuda_code.json``, for the eye in ``cuda_code.md``; ``--check`` compiles again and says what has changed, and whether a
+kernel spills registers, or one of the convolutions and RoI operators keeps arrays in local memory, which is slow.
 """
 
 import argparse
@@ -35,7 +35,7 @@ TYPES = ("float32", "float64")
 #: Registers by which other versions of the compilers may differ from the stored ones.
 MARGIN = 8
 #: Files whose kernels keep everything in registers and shared memory, by how their names begin.
-NO_LOCAL_MEMORY = ("conv", "correlation", "direct_conv", "gemm", "implicit_gemm", "roi", "weight_gradient")
+NO_LOCAL_MEMORY = ("conv", "correlation", "direct_conv", "gemm", "implicit_gemm", "roi", "rung", "weight_gradient")
 
 _INSTALL = "install it by: pip install 'tinyseg[cuda-check]'"
 #: Distributions that may hold the assembler.
@@ -181,13 +181,15 @@ def assembler():
 
 @functools.cache
 def all_kernels():
-    """Return every kernel of the files of ``kernels.cuda``, by name, in alphabetical order."""
-    import kernels.cuda as package
+    """Return every kernel of the files of ``kernels.cuda`` and of its ladders, by name, in alphabetical order."""
     from kernels.cuda.device import KERNELS
+    from kernels.ladder import CUDA_OPERATORS
 
-    names = [module.name for module in pkgutil.iter_modules(package.__path__)]
-    for name in names:
-        importlib.import_module(f"{package.__name__}.{name}")
+    names = []
+    for package in ("kernels.cuda", *(f"kernels.ladder.{operator}" for operator in CUDA_OPERATORS)):
+        for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
+            importlib.import_module(f"{package}.{module.name}")
+            names.append(module.name)
     ours = [kernel for kernel in KERNELS if kernel.name.partition(".")[0] in names]
     by_name = {kernel.name: kernel for kernel in sorted(ours, key=lambda kernel: kernel.name)}
     if len(by_name) < len(ours):

@@ -1,17 +1,19 @@
 """One operator in rising versions, from the textbook loop to the kernel that is used: read them in order.
 
 `rungs` gives the versions of an operator; ``python -m benchmarks ladder`` checks and times them. A ladder is a folder
-with one file per rung and, in its ``__init__.py``, the list ``RUNGS``.
+with one file per rung and, in its ``__init__.py``, the list ``RUNGS``. Ladders for NVIDIA GPUs have names that end in
+``_cuda``; their rungs need a GPU, or Numba's simulator.
 """
 
 import importlib
 
 from kernels.ladder.rung import Rung
 
-__all__ = ["OPERATORS", "Rung", "rungs"]
+__all__ = ["CUDA_OPERATORS", "OPERATORS", "Rung", "rungs"]
 
-#: The operators that have a ladder.
+#: The operators that have a ladder for the processor, and for the GPU.
 OPERATORS = ("conv2d", "roi_align")
+CUDA_OPERATORS = ("matmul_cuda", "conv2d_cuda")
 
 
 def rungs(operator):
@@ -20,7 +22,7 @@ def rungs(operator):
     Parameters
     ----------
     operator : str
-        One of ``OPERATORS``.
+        One of ``OPERATORS`` or ``CUDA_OPERATORS``.
 
     Returns
     -------
@@ -32,6 +34,7 @@ def rungs(operator):
     ValueError
         If the operator has no ladder.
     """
-    if operator not in OPERATORS:
-        raise ValueError(f"operator is {operator!r}; expected one of {', '.join(map(repr, OPERATORS))}")
+    known = OPERATORS + CUDA_OPERATORS
+    if operator not in known:
+        raise ValueError(f"operator is {operator!r}; expected one of {', '.join(map(repr, known))}")
     return importlib.import_module(f"kernels.ladder.{operator}").RUNGS

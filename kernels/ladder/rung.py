@@ -8,7 +8,7 @@ class Rung(NamedTuple):
     """One version of an operator.
 
     Every rung of a ladder takes the same arguments and gives the same result, up to rounding. Its function's docstring
-    says what it changes against the rung before, why that should help, and what was measured.
+    says what it changes against the rung before, why that should help, and what was measured, or for GPUs counted.
     """
 
     name: str
