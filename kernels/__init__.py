@@ -62,6 +62,9 @@ EXTRA = {
         "conv_relu": ("conv2d_relu_forward", "conv_transpose2d_relu_forward"),
         "conv_joined": ("conv2d_joined_backward",),
     },
+    "cuda": {
+        "batch_norm_relu": ("batch_norm_relu_forward", "batch_norm_relu_backward"),
+    },
 }
 
 #: Backends that run everywhere, and all.

@@ -76,10 +76,8 @@ EXCUSES = [
     ),
     *_excuses(
         "batch_norm-one_pixel", "maps of one pixel: a channel's pixels lie as far apart as pictures",
-        batch_norm__statistics_kernel=[("x", "near = float64(x["), ("x", "alone = float64(x[i]) - near")],
-        batch_norm__sums_kernel=[
-            ("dy", "total += float64(dy[i])"), ("dy", "dot += float64(dy[i]) * "), ("x", "dot += float64(dy[i]) * "),
-        ],
+        moments__statistics_kernel=[("x", "near = float64(x["), ("x", "alone = float64(x[i]) - near")],
+        normalising__sums=[("dy", "gradient = dy[i]"), ("x", "dot += alone * (float64(x[i]) - average)")],
     ),
     *_excuses(
         "concat-narrow", "narrow rows far apart, where the last axis is joined",
