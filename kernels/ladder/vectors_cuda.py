@@ -15,18 +15,22 @@ from numba.extending import intrinsic
 from kernels.cuda.device import SIMULATED
 
 BYTES = 16
-#: What arrays in global memory are seen as, by the name of their type.
-DTYPES = {"float32": np.dtype([(name, "f4") for name in "xyzw"]), "float64": np.dtype([(name, "f8") for name in "xy"])}
+
+
+def vector_dtype(dtype):
+    """Return what arrays of a floating type in global memory are seen as: a record of as many as fit."""
+    dtype = np.dtype(dtype)
+    return np.dtype([("", dtype)] * (BYTES // dtype.itemsize))
 
 
 def vectors(a):
     """Return the elements of a device array as vectors, for kernels; their number is a multiple of a vector's."""
-    return a.raw[: a.size].view(DTYPES[a.dtype.name])
+    return a.raw[: a.size].view(vector_dtype(a.dtype))
 
 
 def vector_type(T):
     """Return the type of an array of vectors of a floating type of Numba's, for signatures."""
-    return from_dtype(DTYPES[T.name])[::1]
+    return from_dtype(vector_dtype(T.name))[::1]
 
 
 def elements(T):
