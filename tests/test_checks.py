@@ -255,6 +255,12 @@ BAD = [
         ({"input_shape": (2, 4, 6, 8)}, ValueError, r"input_shape is .*; expected \(2, 3\) for N and C, as dy has"),
         ({"input_shape": (6, 8)}, ValueError, r"input_shape is \(6, 8\); expected a shape of 4 sizes"),
         ({"input_shape": (2, 3, -6, 8)}, ValueError, r"input_shape is -6; expected at least 0"),
+        (
+            {"onto": zeros(2, 3, 6, 7)},
+            ValueError,
+            r"onto has shape \(2, 3, 6, 7\); expected \(2, 3, 6, 8\), input_shape",
+        ),
+        ({"onto": np.zeros((2, 3, 6, 8))}, TypeError, r"onto has dtype float64; expected float32"),
     ),
     *of_functions(
         both("upsample2d"),

@@ -91,6 +91,34 @@ def test_any_pooling_equals_naive(seed):
     np.testing.assert_array_equal(*gradients)
 
 
+@BOTH
+@pytest.mark.parametrize("backend", kernels.BACKENDS)
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_a_gradient_added_to_another_has_the_bits_of_a_sum(backend, dtype, stride):
+    rng, module = np.random.default_rng(stride), kernels.get(backend)
+    y, indices = module.max_pool2d_forward(np.asarray(rng.standard_normal((2, 3, 9, 20)), dtype), 2, stride)
+    dy, onto = (np.asarray(rng.standard_normal(shape), dtype) for shape in (y.shape, (2, 3, 9, 20)))
+    for a in (dy, onto):
+        a[rng.random(a.shape) < 0.2] = -0.0  # a sum of two zeros is -0 only if both are
+        a[rng.random(a.shape) < 0.02] = rng.choice([np.nan, np.inf])
+    onto, before = np.repeat(onto, 2, axis=3)[..., ::2], onto
+    dx = module.max_pool2d_backward(dy, indices, onto.shape, onto)
+    with np.errstate(invalid="ignore"):
+        expected = before + module.max_pool2d_backward(dy, indices, onto.shape)
+    np.testing.assert_array_equal(dx, expected)
+    np.testing.assert_array_equal(np.signbit(dx[dx == 0]), np.signbit(expected[dx == 0]))
+    np.testing.assert_array_equal(onto, before)
+
+
+@pytest.mark.parametrize("backend", kernels.BACKENDS)
+def test_an_index_outside_of_the_last_plane_is_found(backend):
+    dy, indices = np.ones((2, 3, 40, 40), np.float32), np.zeros((2, 3, 40, 40), int)
+    for bad in (-1, 6400, -(2**63), 2**63 - 1):
+        indices[1, 2, 39, 39] = bad
+        with pytest.raises(ValueError, match=f"indices has values from {min(bad, 0)} to {max(bad, 0)}; expected 0 to"):
+            kernels.get(backend).max_pool2d_backward(dy, indices, (2, 3, 80, 80))
+
+
 @pytest.mark.parametrize("backend", kernels.BACKENDS)
 def test_a_window_without_a_pixel_of_the_picture_is_refused(backend):
     with pytest.raises(ValueError, match="dilation is"):

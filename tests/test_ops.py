@@ -6,6 +6,7 @@ from tape_gradients import check_gradients
 
 import tinyseg
 from tinyseg import Tensor, ops
+from tinyseg.function import Function
 
 
 @pytest.fixture(params=["naive", "cpu"], autouse=True)
@@ -271,6 +272,31 @@ def test_conv2d_gradients(parameters, bias):
     check_gradients(lambda *tensors: ops.conv2d(*tensors, **parameters), *arrays)
 
 
+@pytest.mark.parametrize(
+    "parameters", [{}, {"stride": 2, "padding": 1}, {"dilation": (2, 1), "groups": 2}, {"padding": "same"}]
+)
+def test_conv2d_of_two_inputs(parameters, backend):
+    weight = normal(4, 6 // parameters.get("groups", 1), 2, 3, seed=1)
+    arrays = [normal(2, 3, 5, 6), normal(2, 3, 5, 6, seed=3), weight, normal(4, seed=2)]
+    check_gradients(lambda x, more, *others: ops.conv2d(x, *others, **parameters, more=more), *arrays)
+    x, more, *others = (Tensor(array, requires_grad=True) for array in arrays)
+    y = ops.conv2d(x, *others, **parameters, more=more)
+    np.testing.assert_array_equal(y.numpy(), ops.conv2d(ops.cat([x, more], dim=1), *others, **parameters).numpy())
+    joined = backend == "cpu" and parameters.get("padding") != "same"
+    assert y.creator.operator_name() == ("conv2d_joined" if joined else "conv2d")
+
+
+@pytest.mark.parametrize("needed", range(4))
+def test_conv2d_of_two_inputs_of_which_one_needs_a_gradient(needed):
+    arrays = [normal(2, 3, 5, 6), normal(2, 3, 5, 6, seed=3), normal(4, 6, 3, 3, seed=1), normal(4, seed=2)]
+    tensors = [Tensor(array, requires_grad=i == needed) for i, array in enumerate(arrays)]
+    all_needed = [Tensor(array, requires_grad=True) for array in arrays]
+    for x, more, *others in (tensors, all_needed):
+        ops.sum(ops.conv2d(x, *others, more=more) ** 2).backward()
+    assert [tensor.grad is not None for tensor in tensors] == [i == needed for i in range(4)]
+    np.testing.assert_array_equal(tensors[needed].grad.numpy(), all_needed[needed].grad.numpy())
+
+
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize(
     "parameters",
@@ -364,6 +390,30 @@ def test_batch_norm_backward_uses_what_forward_used():
 )
 def test_max_pool2d_gradients(parameters):
     check_gradients(lambda x: ops.max_pool2d(x, **parameters), distinct(2, 2, 5, 6))
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_max_pool2d_adds_its_gradient_to_others(first):
+    def both(x):
+        use = (lambda: ops.sum(ops.max_pool2d(x, 2)), lambda: ops.sum(x * x))
+        one, other = (each() for each in (use if first else use[::-1]))
+        return one * other
+
+    check_gradients(both, distinct(2, 2, 5, 6))
+
+
+def test_max_pool2d_takes_a_gradient_of_another_type():
+    class Wide(Function):  # a user's, that lets NumPy choose the type
+        def forward(self, x):
+            return x
+
+        def backward(self, dy):
+            return dy * np.float64(2)
+
+    x = Tensor(distinct(1, 1, 2, 2).astype(np.float32), requires_grad=True)
+    (ops.sum(ops.max_pool2d(x, 2)) + ops.sum(Wide.apply(x))).backward()
+    assert x.grad.dtype == np.float32
+    np.testing.assert_array_equal(np.sort(x.grad.numpy().ravel()), [2, 2, 2, 3])
 
 
 def test_max_pool2d_indices():

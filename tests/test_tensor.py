@@ -454,6 +454,60 @@ def test_needs_tell_which_gradients_are_wanted():
     assert needs == [(True, False, False)]
 
 
+class Doubled(Function):
+    """Twice the first input, and nothing of the second; says what it was given to add to."""
+
+    adds_up = True
+    given: list = []
+
+    def forward(self, x, other):
+        return 2 * x
+
+    def backward(self, dy):
+        self.given.append(None if self.onto is None else self.onto.copy())
+        return 2 * dy if self.onto is None else self.onto + 2 * dy, 10 * dy
+
+
+@pytest.fixture
+def given(monkeypatch):
+    monkeypatch.setattr(Doubled, "given", [])
+    return Doubled.given
+
+
+def test_a_function_may_add_its_gradient_to_what_is_there(given):
+    x, other = leaf([1.0, 2.0]), leaf([0.0, 0.0])
+    doubled = Doubled.apply(x, other)
+    (doubled + 3 * x).backward(np.ones(2))
+    np.testing.assert_array_equal(given, [[3, 3]])
+    np.testing.assert_array_equal(x.grad.numpy(), [5, 5])
+    np.testing.assert_array_equal(other.grad.numpy(), [10, 10])
+
+
+def test_a_function_that_comes_first_has_nothing_to_add_to(given):
+    x, other = leaf([1.0, 2.0]), leaf([0.0, 0.0])
+    tripled = 3 * x
+    (Doubled.apply(x, other) + tripled).backward(np.ones(2))
+    assert given == [None]
+    np.testing.assert_array_equal(x.grad.numpy(), [5, 5])
+
+
+def test_a_function_adds_to_the_gradient_of_its_first_input_once(given):
+    x = leaf([1.0, 2.0])
+    y = x * 1
+    doubled = Doubled.apply(y, y)  # both gradients go to one tensor
+    (doubled + 3 * y).backward(np.ones(2))
+    np.testing.assert_array_equal(given, [[3, 3]])
+    np.testing.assert_array_equal(x.grad.numpy(), [15, 15])
+
+
+def test_a_function_that_adds_is_not_asked_for_inputs_without_gradient(given):
+    x, other = Tensor(np.ones(2)), leaf([0.0, 0.0])
+    (Doubled.apply(x, other) + 3 * other).backward(np.ones(2))
+    assert given == [None]
+    assert x.grad is None
+    np.testing.assert_array_equal(other.grad.numpy(), [13, 13])
+
+
 def test_inputs_of_other_types_are_named():
     with pytest.raises(TypeError, match="input 'x' of relu is a list; expected a Tensor"):
         ops.relu([1.0])

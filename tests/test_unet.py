@@ -10,6 +10,7 @@ from tape_gradients import check_gradients
 
 import tinyseg
 from tinyseg import Tensor, ops
+from tinyseg.backend import record_kernels
 from tinyseg.models import UNet
 from tinyseg.models.unet import pad_to_multiple
 
@@ -118,6 +119,26 @@ def test_article_layer_by_layer(mode):
     expected = arrays[f"{mode}/act_mean_std"]
     actual = [(seen[name].mean(dtype=np.float64), seen[name].std(dtype=np.float64, ddof=1)) for name in order]
     np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("winograd", [True, False])
+def test_training_joins_nothing_unless_somebody_looks(rng, winograd):
+    """A hook sees the joined channels; without one, they are never joined. All numbers are the same, bit for bit."""
+    x, seen, results = rng.standard_normal((2, 1, 40, 32)).astype(np.float32), [], []
+    for looks in (False, True):
+        tinyseg.manual_seed(0)
+        model = UNet(widths=(8, 16, 24))
+        if looks:
+            model.layer5_conv.conv1.register_forward_hook(lambda module, args, output: seen.append(args))
+        calls = []
+        with tinyseg.use_winograd(winograd), record_kernels(calls.append):
+            y = model(x)
+            ops.mean(y * y).backward()
+        joined = [call.name for call in calls if call.name == "concat_forward"]
+        assert len(joined) == looks
+        results.append([y.numpy(), *(parameter.grad.numpy() for parameter in model.parameters())])
+    assert [[tensor.shape for tensor in args] for args in seen] == [[(2, 16, 40, 32)]]
+    assert all(np.array_equal(a, b) for a, b in zip(*results, strict=True))
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -26,7 +26,10 @@ class Function:
     In between, ``forward`` sets ``self.saved`` to a tuple of the arrays that ``backward`` will need, and nothing more:
     they are what a training step keeps in memory. Parameters may become plain attributes. ``self.needs`` says which
     inputs' gradients are wanted: both methods may save work by it. A class may say by ``gradients_are_new = True`` that
-    what its ``backward`` returns needs no copy to become a parameter's ``grad``.
+    what its ``backward`` returns needs no copy to become a parameter's ``grad``. A class whose ``backward`` can add its
+    gradient to another array says ``adds_up = True``. Then ``self.onto`` is what other operators' gradients for the
+    first input come to so far, None if there are none yet, and the first gradient that it returns is the sum of both, a
+    new array.
 
     Examples
     --------
@@ -49,6 +52,8 @@ class Function:
     saved: Any = ()  # a tuple; None once backward has freed it
     needs: tuple = ()
     gradients_are_new = False  # whether backward returns arrays that share no memory with each other or anything else
+    adds_up = False  # whether backward adds the gradient of the first input to ``onto``
+    onto: Any = None
     sources: tuple = ()
     _retained = None
 
@@ -138,8 +143,11 @@ class Function:
             and any(array is not None and np.may_share_memory(array, tensor.array) for array in self.saved)
         ]
 
-    def gradients(self, dy, retain):
-        """Run ``backward`` after checking that all it needs is still there; free it afterwards."""
+    def gradients(self, dy, retain, onto=None):
+        """Run ``backward`` after checking that all it needs is still there; free it afterwards.
+
+        The first gradient is added to ``onto``, if that is given: only to a function that ``adds_up``.
+        """
         if self.saved is None:
             raise RuntimeError(
                 f"backward() a second time through {self.operator_name()}: what it saved was freed by the first. "
@@ -154,7 +162,9 @@ class Function:
         retained = None if self._retained is None else self._retained()
         if retained is not None:
             retained.add_gradient(dy)
+        self.onto = onto
         result = self.backward(dy)
+        self.onto = None
         if not retain:
             self.saved = None
         return result if isinstance(result, tuple | list) else (result,)

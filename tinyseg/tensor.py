@@ -415,11 +415,14 @@ class Tensor:
         own = set()  # leaves whose gradient shares no memory with anything else
         while waiting:
             _, node = heapq.heappop(waiting)
-            for source, dx in zip(node.sources, node.gradients(gradients.pop(node), retain_graph), strict=True):
+            onto = gradients.get(node.sources[0]) if node.adds_up else None
+            results = node.gradients(gradients.pop(node), retain_graph, onto)
+            for place, (source, dx) in enumerate(zip(node.sources, results, strict=True)):
                 if source is None or dx is None:
                     continue
                 if source in gradients:  # one tensor, used several times: its gradients add up
-                    gradients[source] = _sum(gradients[source], dx)
+                    is_sum = place == 0 and onto is not None
+                    gradients[source] = dx if is_sum else _sum(gradients[source], dx)
                     own.add(source)
                 else:
                     gradients[source] = whole_array(dx)

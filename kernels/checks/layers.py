@@ -126,22 +126,27 @@ def max_pool2d(x, kernel_size, stride, padding, dilation, ceil_mode):
     return x, PoolGeometry(n, c, h, w, oh, ow, kh, kw, sh, sw, ph, pw, dh, dw)
 
 
-def max_pool2d_gradient(dy, indices, input_shape):
-    """Return ``dy, indices, input_shape``; each index lies inside a plane of the input."""
+def max_pool2d_gradient(dy, indices, input_shape, onto, look=True):
+    """Return ``dy, indices, input_shape, onto``; each index lies inside a plane of the input.
+
+    A kernel that looks at the indices itself asks for no ``look`` here, and calls `pooled_indices`.
+    """
     dy = array("dy", dy, 4)
     indices = index_array("indices", indices, dy.shape)
     input_shape = shape("input_shape", input_shape, 4)
     if input_shape[:2] != dy.shape[:2]:
         raise ValueError(f"input_shape is {input_shape}; expected {dy.shape[:2]} for N and C, as dy has")
     plane = input_shape[2] * input_shape[3]
+    if onto is not None:
+        onto = same_shape("onto", array("onto", onto, 4, dy.dtype), input_shape, "input_shape")
     # as unsigned numbers the negative ones are huge: one pass over the indices finds both kinds
-    if indices.size and not is_on_device(indices) and indices.view(np.uint64).max() >= plane:
+    if look and indices.size and not is_on_device(indices) and indices.view(np.uint64).max() >= plane:
         pooled_indices(indices.min(), indices.max(), input_shape)
-    return dy, indices, input_shape
+    return dy, indices, input_shape, onto
 
 
 def pooled_indices(low, high, input_shape):
-    """Check that indices from ``low`` to ``high`` lie inside a plane of the input: where they are on a device."""
+    """Check that indices from ``low`` to ``high`` lie inside a plane of the input."""
     plane = input_shape[2] * input_shape[3]
     if low < 0 or high >= plane:
         raise ValueError(f"indices has values from {low} to {high}; expected 0 to {plane - 1}")

@@ -132,7 +132,7 @@ def gradient(dy, x, shape, g, more=None):
     x_shape = _joined_shape(x, more)
     algorithm = "pixels" if empty else planner.choose_gradient(dy.dtype, dy.shape, x_shape, g.groups, *axes)
     if algorithm == "winograd":
-        result = winograd_gradient.winograd_weight_gradient(dy, x, *axes, more)
+        result = winograd_gradient.winograd_weight_gradient(dy, x, axes[0], axes[1], more)
         if result is not None:
             return result
     if more is not None:
@@ -158,7 +158,8 @@ def _correlate(x, weight, bias, size, rows, cols, ending, more=None, halves=Fals
     x_shape = _joined_shape(x, more)
     algorithm = "pixels" if empty else planner.choose(x.dtype, x_shape, weight.shape, size, rows, cols)
     if algorithm == "winograd":
-        y = winograd.winograd_correlate(x, weight[0], bias, size, rows, cols, *ending, more, halves)
+        scale, residual, relu = ending
+        y = winograd.winograd_correlate(x, weight[0], bias, size, rows, cols, scale, residual, relu, more, halves)
         if y is not None:
             return y
     if more is not None:  # only Winograd's method reads, or writes, two arrays

@@ -58,7 +58,7 @@ def max_pool2d_forward(x, kernel_size, stride=None, padding=0, dilation=1, ceil_
     return pool(x, geometry, keep_indices=True)
 
 
-def max_pool2d_backward(dy, indices, input_shape):
+def max_pool2d_backward(dy, indices, input_shape, onto=None):
     """Return the gradient of the input: each element of ``dy`` added where its maximum stood.
 
     Parameters
@@ -69,11 +69,13 @@ def max_pool2d_backward(dy, indices, input_shape):
         What ``max_pool2d_forward`` returned.
     input_shape : tuple of int
         (N, C, H, W) of the input.
+    onto : ndarray, (N, C, H, W), optional
+        What the gradient of the input is added to: that of other operators.
 
     Returns
     -------
     ndarray, (N, C, H, W)
-        Gradient of the input.
+        Gradient of the input, added to ``onto`` where that is given.
 
     Raises
     ------
@@ -82,18 +84,14 @@ def max_pool2d_backward(dy, indices, input_shape):
     ValueError
         If the shapes do not fit or an index lies outside a plane.
     """
-    dy, indices, input_shape = checks.max_pool2d_gradient(dy, indices, input_shape)
-    if not dy.size:
-        return np.zeros(input_shape, dy.dtype)
+    dy, indices, input_shape, onto = checks.max_pool2d_gradient(dy, indices, input_shape, onto, look=False)
     dx = empty(input_shape, dy.dtype)
-    run(
-        _scatter_plane,
-        dx.shape[0] * dx.shape[1],
-        (math.prod(dx.shape[2:]), math.prod(dy.shape[2:])),
-        dx,
-        dy,
-        places=indices,
-    )
+    planes = dx.shape[0] * dx.shape[1]
+    sizes = math.prod(dx.shape[2:]), math.prod(dy.shape[2:])
+    outside = np.zeros(planes, np.int64)
+    run(_scatter_plane, planes, sizes, dx, dy, onto, indices=outside, places=indices)
+    if outside.any():
+        checks.pooled_indices(indices.min(), indices.max(), input_shape)
     return dx
 
 
@@ -164,10 +162,22 @@ def _pool_window(y, indices, to, x, rows, left, taps, step, width):
 
 @jit
 def _scatter_plane(arrays, sizes, plane):
-    """Add the gradients of one plane where the maxima stood."""
+    """Add the gradients of one plane where the maxima stood, and then what was there before.
+
+    Only sums of the plane's own gradients are added to that: the numbers are those of one pass after the other, but the
+    plane is still in the cache.
+    """
     pixels, windows = sizes[:2]
-    dx, part = arrays.out[plane * pixels : (plane + 1) * pixels], slice(plane * windows, (plane + 1) * windows)
-    dy, places = arrays.a[part], arrays.places[part]
+    own, part = slice(plane * pixels, (plane + 1) * pixels), slice(plane * windows, (plane + 1) * windows)
+    dx, dy, places = arrays.out[own], arrays.a[part], arrays.places[part]
     dx[:] = 0
     for i in range(windows):
-        dx[places[i]] += dy[i]
+        place = np.uint64(places[i])  # as an unsigned number, a negative one is huge
+        if place < np.uint64(pixels):
+            dx[place] += dy[i]
+        else:
+            arrays.indices[plane] = 1
+    if arrays.b.size:
+        before = arrays.b[own]
+        for i in range(pixels):
+            dx[i] += before[i]

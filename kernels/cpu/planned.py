@@ -41,8 +41,8 @@ def _of_backward(transposed, dy, needs, given):
     check = checks.conv_transpose2d_gradient if transposed else checks.conv2d_gradient
     dy, _, weight, g, needs = check(dy, needs=needs, **given)
     dx = (_gather if transposed else _scatter)(dy.dtype, dy.shape, weight, g, (g.H, g.W)) if needs[0] else None
-    shapes = dy.shape, (g.N, g.C, g.H, g.W)
-    dweight = _gradient(dy.dtype, *(shapes[::-1] if transposed else shapes), g) if needs[1] else None
+    shapes = (dy.shape, (g.N, g.C, g.H, g.W))[:: -1 if transposed else 1]
+    dweight = _gradient(dy.dtype, shapes[0], shapes[1], g) if needs[1] else None
     return _planned(dx=dx, dweight=dweight)
 
 

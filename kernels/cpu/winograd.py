@@ -39,6 +39,7 @@ from kernels.cpu.winograd_transforms import (
     PLACE,
     SPAN,
     TILE,
+    place_groups,
     transform_input,
     transform_output,
     transform_weights,
@@ -385,25 +386,3 @@ def _multiply_tile(scratch, sizes, k, row, inputs, weights, weight_start, add):
             multiply_square_2(scratch, place, sizes.panel, scratch, pixels, *terms)
         else:
             multiply_square_3(scratch, place, sizes.panel, scratch, pixels, *terms)
-
-
-@jit
-def place_groups(places, sizes, panel):
-    """Note where the groups of a panel are; see ``winograd_transforms``."""
-    per_picture = sizes.group_rows * sizes.group_cols
-    groups = sizes.vectors * GROUPS
-    for i in range(groups):
-        group, at = panel * groups + i, 1 + i * PLACE
-        picture = group // per_picture
-        row = group % per_picture // sizes.group_cols * TILE
-        col = group % sizes.group_cols * GROUP_COLS
-        in_row, in_col = row + sizes.first_row, col + sizes.first_col
-        rows = sizes.out_height - row
-        if picture >= sizes.pictures:  # the last panel is filled up with groups outside of any picture
-            picture, in_row, rows = 0, sizes.height, 0
-        in_start = picture * (sizes.in_channels // sizes.inputs) * sizes.height * sizes.width
-        out_start = picture * (sizes.channels // sizes.outputs) * sizes.out_height * sizes.out_width
-        places[at] = in_start + in_row * sizes.width + in_col
-        places[at + 1], places[at + 2] = in_row, in_col
-        places[at + 3] = out_start + row * sizes.out_width + col
-        places[at + 4], places[at + 5] = rows, sizes.out_width - col

@@ -24,12 +24,13 @@ import numpy as np
 from kernels.cpu import packing
 from kernels.cpu.tiling import DOT, VECTOR_BYTES, dot_size, lanes
 from kernels.cpu.vector import clear, dot_whole_tile
-from kernels.cpu.winograd import GAP, POINTS, Arrays, Sizes, Tables, place_groups, run_tasks, vectors_of
+from kernels.cpu.winograd import GAP, POINTS, Arrays, Sizes, Tables, run_tasks, vectors_of
 from kernels.cpu.winograd_transforms import (
     GROUP_COLS,
     GROUPS,
     LANES,
     TILE,
+    place_groups,
     transform_gradient,
     transform_input,
     transform_sums,

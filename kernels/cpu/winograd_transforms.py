@@ -17,6 +17,7 @@ from numba import extending
 
 from kernels.cpu.tiling import WIDE
 from kernels.cpu.vector_writer import signature_of, write_with
+from kernels.jit import jit
 
 intrinsic: Any = extending.intrinsic
 
@@ -111,6 +112,31 @@ def _both_sides(w, matrix, rows):
     """Apply ``matrix`` to the columns and then to the rows of a square of vectors."""
     turned = [matrix(w, *column) for column in zip(*rows, strict=True)]
     return [matrix(w, *row) for row in zip(*turned, strict=True)]
+
+
+# ---- places ----------------------------------------------------------------------------------------------------------
+
+
+@jit
+def place_groups(places, sizes, panel):
+    """Note in ``places`` where the groups of a panel are, for ``winograd.Sizes``."""
+    per_picture = sizes.group_rows * sizes.group_cols
+    groups = sizes.vectors * GROUPS
+    for i in range(groups):
+        group, at = panel * groups + i, 1 + i * PLACE
+        picture = group // per_picture
+        row = group % per_picture // sizes.group_cols * TILE
+        col = group % sizes.group_cols * GROUP_COLS
+        in_row, in_col = row + sizes.first_row, col + sizes.first_col
+        rows = sizes.out_height - row
+        if picture >= sizes.pictures:  # the last panel is filled up with groups outside of any picture
+            picture, in_row, rows = 0, sizes.height, 0
+        in_start = picture * (sizes.in_channels // sizes.inputs) * sizes.height * sizes.width
+        out_start = picture * (sizes.channels // sizes.outputs) * sizes.out_height * sizes.out_width
+        places[at] = in_start + in_row * sizes.width + in_col
+        places[at + 1], places[at + 2] = in_row, in_col
+        places[at + 3] = out_start + row * sizes.out_width + col
+        places[at + 4], places[at + 5] = rows, sizes.out_width - col
 
 
 # ---- input -----------------------------------------------------------------------------------------------------------

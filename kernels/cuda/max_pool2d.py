@@ -12,6 +12,7 @@ import numpy as np
 from numba.types import NamedUniTuple, int32, int64
 
 from kernels import checks
+from kernels.cuda.add import add_forward
 from kernels.cuda.array import DeviceArray, empty, on_device, to_device, to_host
 from kernels.cuda.device import cuda, kernel, typed_kernel
 
@@ -79,7 +80,7 @@ def max_pool2d_forward(x, kernel_size, stride=None, padding=0, dilation=1, ceil_
     return y, indices
 
 
-def max_pool2d_backward(dy, indices, input_shape):
+def max_pool2d_backward(dy, indices, input_shape, onto=None):
     """Send each output's gradient to the pixel that was the maximum.
 
     Parameters
@@ -90,11 +91,13 @@ def max_pool2d_backward(dy, indices, input_shape):
         As returned by `max_pool2d_forward`.
     input_shape : tuple of int
         Shape (N, C, H, W) of the pictures.
+    onto : ndarray or DeviceArray, shape (N, C, H, W), optional
+        What the gradient of the pictures is added to: that of other operators.
 
     Returns
     -------
     DeviceArray, shape (N, C, H, W)
-        Gradient of the pictures.
+        Gradient of the pictures, added to ``onto`` where that is given.
 
     Raises
     ------
@@ -105,7 +108,7 @@ def max_pool2d_backward(dy, indices, input_shape):
     -----
     For indices that do not come from `max_pool2d_forward` on the device, this waits until they have been read there.
     """
-    dy, indices, input_shape = checks.max_pool2d_gradient(dy, indices, input_shape)
+    dy, indices, input_shape, onto = checks.max_pool2d_gradient(dy, indices, input_shape, onto)
     pooling = getattr(indices, "pooling", None)
     dy, indices = on_device(dy, indices)
     if pooling is not None and input_shape[2:] == (pooling.H, pooling.W):
@@ -117,7 +120,7 @@ def max_pool2d_backward(dy, indices, input_shape):
     _max_pool2d_gradient_kernel.over_rows(
         planes * input_shape[2], input_shape[3], dx.raw, dy.raw, indices.raw, windows.raw, planes, *sizes
     )
-    return dx
+    return dx if onto is None else add_forward(onto, dx)
 
 
 # ---- which windows hold a pixel --------------------------------------------------------------------------------------

@@ -63,7 +63,7 @@ def max_pool2d_forward(x, kernel_size, stride=None, padding=0, dilation=1, ceil_
     return y, indices
 
 
-def max_pool2d_backward(dy, indices, input_shape):
+def max_pool2d_backward(dy, indices, input_shape, onto=None):
     """Send each output's gradient to the pixel that was the maximum.
 
     Parameters
@@ -74,21 +74,23 @@ def max_pool2d_backward(dy, indices, input_shape):
         As returned by `max_pool2d_forward`.
     input_shape : tuple of int
         Shape (N, C, H, W) of the pictures.
+    onto : ndarray, shape (N, C, H, W), optional
+        What the gradient of the pictures is added to: that of other operators.
 
     Returns
     -------
     ndarray, shape (N, C, H, W)
-        Gradient of the pictures.
+        Gradient of the pictures, added to ``onto`` where that is given.
 
     Raises
     ------
     TypeError, ValueError
         If types or shapes do not fit each other, or an index lies outside the picture.
     """
-    dy, indices, input_shape = checks.max_pool2d_gradient(dy, indices, input_shape)
+    dy, indices, input_shape, onto = checks.max_pool2d_gradient(dy, indices, input_shape, onto)
     dx = np.zeros(input_shape, dy.dtype)
     _max_pool2d_gradient_kernel(dx, dy, indices)
-    return dx
+    return dx if onto is None else onto + dx
 
 
 @jit

@@ -7,6 +7,8 @@ from tinyseg.function import Function
 
 
 class MaxPool2d(Function):
+    gradients_are_new = adds_up = True
+
     def forward(self, x, *, return_indices, **parameters):
         if not (any(self.needs) or return_indices) and has_kernel("max_pool2d_maxima", x):
             return kernel("max_pool2d_maxima")(x, **parameters)
@@ -16,8 +18,10 @@ class MaxPool2d(Function):
         return y, indices
 
     def backward(self, dy):
-        (indices,) = self.saved
-        return kernel("max_pool2d_backward")(dy, indices, self.shape)
+        (indices,), onto = self.saved, self.onto
+        if onto is None or (onto.shape, onto.dtype) == (self.shape, dy.dtype):
+            return kernel("max_pool2d_backward")(dy, indices, self.shape, onto)
+        return onto + kernel("max_pool2d_backward")(dy, indices, self.shape)  # of a user's function, say
 
 
 class Interpolate(Function):
