@@ -6,7 +6,7 @@ from cases import of, upstream
 
 import kernels
 from kernels import cuda
-from kernels.cuda import batch_norm, max_pool2d
+from kernels.cuda import max_pool2d, moments
 
 pytestmark = pytest.mark.cuda
 
@@ -42,9 +42,9 @@ def test_batch_norm_in_parts(shape, dtype, rng):
 @pytest.mark.parametrize("pictures", [1, 2, 7, 1000])
 @pytest.mark.parametrize("pixels", [1, 2, 49, 3136, 1 << 20])
 def test_parts_hold_every_value_once(channels, pictures, pixels):
-    parts, block, cut = batch_norm._parts((pictures, channels, 1, pixels))
+    parts, block, cut = moments.parts_of((pictures, channels, 1, pixels))
     groups = parts // cut.strips
-    assert parts == groups * cut.strips and block[0] * block[1] == batch_norm._THREADS
+    assert parts == groups * cut.strips and block[0] * block[1] == moments.THREADS
     assert (groups - 1) * cut.pictures_each < pictures <= groups * cut.pictures_each
     assert (cut.strips - 1) * cut.pixels_each < pixels <= cut.strips * cut.pixels_each
 
