@@ -57,6 +57,7 @@ def roi_align(shape, rois, bins, stride=16, sampling=2):
         flops={"forward": 2 * taps, "backward": 2 * taps},
         tolerance=1e-4,  # gradients of hundreds of regions add up on one pixel
         exact=True,
+        atomic=("backward",),
     )
 
 
@@ -77,6 +78,7 @@ def roi_pool(shape, rois, bins, stride=16):
         library="torchvision",
         reads={"backward": ("dy", "rois")},
         exact=True,
+        atomic=("backward",),
     )
 
 

@@ -34,7 +34,9 @@ class Case(NamedTuple):
     def entrants(self, names):
         """Return, by name, functions that prepare those of ``names`` who can take part."""
         others = self.subject.libraries(self.direction)
-        backends = [name for name in kernels.BACKENDS if name != "naive" or self.size == "S"]
+        backends = [name for name in kernels.ALL_BACKENDS if name != "naive" or self.size == "S"]
+        if self.direction in getattr(self.subject, "atomic", ()):
+            backends.append("cuda.atomic")
         return {
             name: partial(self.subject.entrant, name, self.direction)
             for name in names

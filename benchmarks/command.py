@@ -14,6 +14,7 @@ Measure how fast tinyseg is on this machine: each operator, forward and backward
 arrays (S), those of the article's U-Net (M), and those of a wide U-Net and a Mask R-CNN (L). Every result is
 checked before it is timed; all who take part are timed in turns. Leaves results.json, results.md and pictures.
 
+  tinyseg bench gpu       on a machine with a GPU: tests, then our CUDA kernels beside PyTorch's, in one table
   tinyseg bench scaling   how the cost grows with pixels, channels and boxes
   tinyseg bench ladder    one operator in rising versions, from the textbook to the final one"""
 
@@ -54,14 +55,16 @@ def add_arguments(parser, fill_when_used):
         type=names,
         default=("cpu", "naive"),
         metavar="NAMES",
-        help="kernels of tinyseg; the first is compared with all others, naive runs size S alone (default: cpu,naive)",
+        help="kernels of tinyseg: cpu, naive, cuda, cuda.atomic (gradients of RoIs by atomic sums); the first is "
+        "compared with all others, naive runs size S alone (default: cpu,naive)",
     )
     who.add_argument(
         "--against",
         type=names,
         default=(),
         metavar="NAMES",
-        help="other libraries, where installed: torch, torchvision, torch.compile, onnxruntime",
+        help="other libraries, where installed: torch, torchvision, torch.compile, onnxruntime; on the GPU torch.cuda, "
+        "torchvision.cuda",
     )
     how = parser.add_argument_group("how")
     how.add_argument("--turns", type=whole_number(1), default=15, metavar="N", help="times in turn (default: 15)")
@@ -95,7 +98,11 @@ def add_arguments(parser, fill_when_used):
 def _add_parts(parser, fill_when_used):
     """Add the subcommands, whose files are read when they are used."""
     commands = parser.add_subparsers(title="parts", metavar="PART", dest="part")
-    summaries = {"scaling": "how cost grows with pixels, channels and boxes", "ladder": "versions of one operator"}
+    summaries = {
+        "gpu": "all there is to find out on a machine with a GPU: tests, sanitizer, times beside PyTorch",
+        "scaling": "how cost grows with pixels, channels and boxes",
+        "ladder": "versions of one operator",
+    }
     for name, summary in summaries.items():
         part = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
         fill_when_used(part, lambda part, name=name: _fill(part, name))

@@ -26,18 +26,28 @@ class Effort(NamedTuple):
 
 
 class Entrant(NamedTuple):
-    """One who takes part: what is timed, and how to turn its result into a list of arrays to check."""
+    """One who takes part: what is timed, and how to turn its result into a list of arrays to check.
+
+    What runs on a GPU has a `gpu_clock.Stopwatch`.
+    """
 
     call: Callable[[], Any]
     collect: Callable[[Any], list]
+    stopwatch: Any = None
 
 
 class Timing(NamedTuple):
-    """Seconds of the first call, with whatever it compiled, and per call of each turn."""
+    """Seconds of the first call, with whatever it compiled, and per call of each turn.
+
+    Those on a GPU are the GPU's own; ``called`` are then those that the caller waits, launches included, and
+    ``waits`` tells whether the call itself waits for the GPU, so that its seconds count the host's work too.
+    """
 
     first: float
     seconds: list
     error: str | None = None  # then there are no seconds
+    called: list | None = None
+    waits: bool = False
 
 
 class Spread(NamedTuple):
@@ -104,8 +114,14 @@ def measure(entrants, reference, tolerance, effort):
             timings[name] = Timing(timings[name].first, [], f"wrong result: {problem}")
             del ready[name]
     results.clear()
-    for name, seconds in in_turns({name: entrant.call for name, entrant in ready.items()}, effort).items():
+    watches = {name: entrant.stopwatch for name, entrant in ready.items() if entrant.stopwatch}
+    clocks = {name: watch.seconds for name, watch in watches.items()}
+    for name, seconds in in_turns({name: entrant.call for name, entrant in ready.items()}, effort, clocks).items():
         timings[name] = timings[name]._replace(seconds=seconds)
+    clocks = {name: watch.seconds_called for name, watch in watches.items()}
+    some = Effort(min(5, effort.turns), effort.seconds / 3)
+    for name, called in in_turns({name: ready[name].call for name in watches}, some, clocks).items():
+        timings[name] = timings[name]._replace(called=called, waits=watches[name].waits)
     return timings, size
 
 
@@ -127,14 +143,18 @@ def difference(pairs, tolerance):
     return None
 
 
-def in_turns(calls, effort):
-    """Return the seconds per call of each turn, by name: every turn runs all the calls, one after the other."""
+def in_turns(calls, effort, clocks=None):
+    """Return the seconds per call of each turn, by name: every turn runs all the calls, one after the other.
+
+    ``clocks`` has those who are not timed by the processor's clock: ``clocks[name](call, times)`` gives the seconds.
+    """
     seconds: dict[str, list] = {name: [] for name in calls}
     if not calls:
         return seconds
+    timed = {name: (clocks or {}).get(name, _timed) for name in calls}
     often = {}
     for name, call in calls.items():
-        took = _timed(call, 1)  # the second call: nothing is left to compile
+        took = timed[name](call, 1)  # the second call: nothing is left to compile
         often[name] = (max(1, math.ceil(TURN / max(took, 1e-7))), took < SETTLE)
     end = time.perf_counter() + effort.seconds
     for turn in range(effort.turns):
@@ -144,7 +164,7 @@ def in_turns(calls, effort):
             times, settle = often[name]
             if settle:
                 call()
-            seconds[name].append(_timed(call, times))
+            seconds[name].append(timed[name](call, times))
     return seconds
 
 

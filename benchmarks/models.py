@@ -2,15 +2,17 @@
 
 import numpy as np
 
-import kernels
 import tinyseg
 from benchmarks import layers, networks
+from benchmarks.entrants import OURS, on_gpu
 from benchmarks.measure import Entrant
 from benchmarks.operator_case import text
 from tinyseg import Tensor, no_grad, ops, optim
 
 #: A training step computes two gradients beside the forward pass, each as long as it.
 _PASSES = {"inference": 1, "training_step": 3}
+#: After so many calls on a GPU no new memory is asked for.
+_CALLS_TO_WARM_UP = 2
 
 
 class Network:
@@ -43,24 +45,30 @@ class Network:
         return 0
 
     def entrant(self, name, direction):
-        """Return who runs this network: a backend, or one of `libraries`."""
-        if name not in kernels.BACKENDS:
-            return self.theirs(name, direction)
-        call, collect = self.ours(direction, np.float32)
+        """Return who runs this network: one of `entrants.OURS`, or of `libraries`; on a GPU, with arrays there."""
+        watch = None
+        if on_gpu(name):
+            from benchmarks.gpu_clock import Stopwatch
+
+            watch = Stopwatch(_CALLS_TO_WARM_UP)
+        if name not in OURS:
+            return self.theirs(name, direction)._replace(stopwatch=watch)
+        with tinyseg.use_backend(name):
+            call, collect = self.ours(direction, np.float32, "cuda" if on_gpu(name) else "cpu")
 
         def call_with_backend():
             with tinyseg.use_backend(name):
                 return call()
 
-        return Entrant(call_with_backend, collect)
+        return Entrant(call_with_backend, collect, watch)
 
     def reference(self, direction):
         """Return a function that pairs results with those of the other library, or with our own in float64."""
 
         def pairs(results):
-            judge = next((name for name in (self.judge, "naive") if name in results), None)
+            judge = next((name for name in (self.judge, f"{self.judge}.cuda", "naive") if name in results), None)
             if judge is None:
-                call, collect = self.ours(direction, np.float64)
+                call, collect = self.ours(direction, np.float64, "cpu")
                 wanted = collect(call())
             else:
                 wanted = results[judge]
@@ -83,13 +91,13 @@ class UNetRun(Network):
     def __init__(self, name):
         super().__init__(name, text(*networks.UNETS[name][1]))
 
-    def ours(self, direction, dtype):
+    def ours(self, direction, dtype, device):
         """Return our call, and how to collect its result."""
-        model = networks.unet(self.name).to(dtype)
-        x, truth = (Tensor(array.astype(dtype)) for array in networks.pictures(networks.UNETS[self.name][1]))
+        model = networks.unet(self.name).to(device, dtype)
+        x, truth = (Tensor(array.astype(dtype)).to(device) for array in networks.pictures(networks.UNETS[self.name][1]))
         if direction == "inference":
             model.eval()
-            return _without_tape(lambda: model(x)), lambda y: [y.numpy()]
+            return _without_tape(lambda: model(x)), lambda y: [_on_host(y)]
         optimiser = optim.Adam(model.train().parameters(), networks.LEARNING_RATE)
 
         def step():
@@ -99,11 +107,11 @@ class UNetRun(Network):
             optimiser.step()
             return loss
 
-        return step, lambda loss: [loss.numpy(), _joined(p.grad.numpy() for p in model.parameters())]
+        return step, lambda loss: [_on_host(loss), _joined(_on_host(p.grad) for p in model.parameters())]
 
     def libraries(self, direction):
         """Return the names of the other libraries that can run this."""
-        return ("torch", "torch.compile", "onnxruntime")[: 3 if direction == "inference" else 2]
+        return ("torch", "torch.cuda", "torch.compile", "onnxruntime")[: 4 if direction == "inference" else 3]
 
     def theirs(self, name, direction):
         """Return another library's entrant."""
@@ -112,7 +120,9 @@ class UNetRun(Network):
 
         from benchmarks import torch_nets
 
-        model = torch_nets.unet(self.name)
+        device = "cuda" if on_gpu(name) else "cpu"
+        model = torch_nets.unet(self.name).to(device)
+        x, truth = torch.from_numpy(x).to(device), torch.from_numpy(truth).to(device)
         if name == "onnxruntime":
             return Entrant(torch_nets.onnx_session(model, x, torch.get_num_threads()), lambda y: [y])
         forward = model
@@ -121,9 +131,10 @@ class UNetRun(Network):
             forward = torch.compile(model)
         if direction == "inference":
             model.eval()
-            return Entrant(torch_nets.unet_prediction(forward, x), lambda y: [y.numpy()])
+            return Entrant(torch_nets.unet_prediction(forward, x), lambda y: [_on_host(y)])
         step = torch_nets.unet_step(model, x, truth, forward)
-        return Entrant(step, lambda loss: [loss.detach().numpy(), _joined(p.grad.numpy() for p in model.parameters())])
+        gradients = lambda: _joined(_on_host(p.grad) for p in model.parameters())  # noqa: E731
+        return Entrant(step, lambda loss: [_on_host(loss), gradients()])
 
 
 class MaskRCNNRun(Network):
@@ -135,14 +146,14 @@ class MaskRCNNRun(Network):
     def __init__(self):
         super().__init__("maskrcnn", "1x3x" + text(*networks.PHOTO))
 
-    def ours(self, direction, dtype):
+    def ours(self, direction, dtype, device):
         """Return our call, and how to collect its result."""
-        model = networks.mask_rcnn().to(dtype)
+        model = networks.mask_rcnn().to(device, dtype)
         picture, truth = networks.photo()
-        picture = picture.astype(dtype)
+        picture = picture.astype(dtype) if device == "cpu" else Tensor(picture.astype(dtype)).to(device)
         if direction == "inference":
             model.eval()
-            return _without_tape(lambda: model([picture])[0]), lambda found: [part.numpy() for part in found.values()]
+            return _without_tape(lambda: model([picture])[0]), lambda found: [_on_host(part) for part in found.values()]
         model.train()
         for part in (model.rpn, model.roi_heads):
             part.sampler = _first_ones(part.sampler)
@@ -157,30 +168,30 @@ class MaskRCNNRun(Network):
             return losses
 
         return step, lambda losses: [
-            np.array([losses[key].numpy() for key in sorted(losses)]),
-            _joined(p.grad.numpy() for p in trained),
+            np.array([_on_host(losses[key]) for key in sorted(losses)]),
+            _joined(_on_host(p.grad) for p in trained),
         ]
 
     def libraries(self, direction):
         """Return the names of the other libraries that can run this."""
-        return (self.judge,)
+        return (self.judge, f"{self.judge}.cuda")
 
     def theirs(self, name, direction):
         """Return torchvision's entrant."""
         from benchmarks import torch_nets
 
-        model = torch_nets.mask_rcnn()
+        model = torch_nets.mask_rcnn().to("cuda" if on_gpu(name) else "cpu")
         picture, truth = networks.photo()
         if direction == "inference":
             find = torch_nets.detection(model, picture)
-            return Entrant(find, lambda found: [part.numpy() for part in found.values()])
+            return Entrant(find, lambda found: [_on_host(part) for part in found.values()])
         step = torch_nets.detection_step(model, picture, truth)
         trained = [p for p in model.parameters() if p.requires_grad]
         return Entrant(
             step,
             lambda losses: [
-                np.array([losses[key].detach().numpy() for key in sorted(losses)]),
-                _joined(p.grad.numpy() for p in trained),
+                np.array([_on_host(losses[key]) for key in sorted(losses)]),
+                _joined(_on_host(p.grad) for p in trained),
             ],
         )
 
@@ -192,6 +203,11 @@ class MaskRCNNRun(Network):
         apart += 1e6 * (found[1][:, None] != wanted[1][None])
         nearest = apart.argmin(axis=0)
         return [(part[nearest], other) for part, other in zip(found, wanted, strict=True)]
+
+
+def _on_host(tensor):
+    """Return the values of a tensor of ours, or of PyTorch's, as an array of the host."""
+    return tensor.detach().to("cpu").numpy()
 
 
 def _without_tape(call):

@@ -6,6 +6,7 @@ from tinyseg import models
 
 #: Names of U-Nets: widths, and the shape of the pictures.
 UNETS = {
+    "unet_tiny": ((1, 2), (1, 1, 4, 4)),
     "unet_small": ((4, 8, 16), (1, 1, 64, 64)),
     "unet": ((8, 16, 32, 64, 128), (10, 1, 224, 224)),
     "unet_wide": ((64, 128, 256, 512, 1024), (1, 1, 256, 256)),

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 import kernels
+from benchmarks.entrants import OURS, library_of, on_gpu
 from benchmarks.measure import Entrant
 
 #: Above so many operations the textbook kernels would take seconds: they compute a part of the result only.
@@ -52,6 +53,8 @@ class Operator:
         The same per direction, where it is another.
     exact : bool
         Whether the result hangs on comparisons of rounded numbers: the reference is then computed in float32 too.
+    atomic : tuple of str
+        Directions that ``kernels.cuda`` has a second form of, which adds up in any order.
     """
 
     name: str
@@ -68,6 +71,7 @@ class Operator:
     tolerance: float = 1e-5
     tolerances: dict = field(default_factory=dict)
     exact: bool = False
+    atomic: tuple = ()
 
     checked = "textbook kernels"
 
@@ -82,9 +86,13 @@ class Operator:
 
     def bytes_read(self, direction):
         """Return how many bytes of the inputs a direction reads."""
+        return sum(a.nbytes for a in self.arrays_read(direction))
+
+    def arrays_read(self, direction):
+        """Return the inputs that a direction reads."""
         a = vars(self.inputs())
         names = self.reads.get(direction) or [n for n in a if direction in self.gradients or n != "dy"]
-        return sum(a[name].nbytes for name in names)
+        return [a[name] for name in names]
 
     def allowed(self, direction):
         """Return how far a result may be off, relative to the largest number."""
@@ -92,39 +100,56 @@ class Operator:
 
     def libraries(self, direction):
         """Return the names of the other libraries that can compute this."""
-        return () if self.theirs is None else (self.library,)
+        return () if self.theirs is None else (self.library, f"{self.library}.cuda")
 
     # ---- entrants ----------------------------------------------------------------------------------------------------
 
     def entrant(self, name, direction):
-        """Return who calls this operator: a backend, or one of `libraries`."""
-        if name in kernels.BACKENDS:
-            return self._with_kernels(kernels.get(name), direction)
-        return self._with_torch(name, direction)
+        """Return who calls this operator: one of `entrants.OURS`, or of `libraries`.
 
-    def _with_kernels(self, backend, direction):
-        """Return the entrant of a backend of ``kernels``; one that has a device gets its inputs there beforehand."""
-        to_device = getattr(backend, "to_device", lambda array: array)
-        to_host = getattr(backend, "to_host", lambda array: array)
-        wait = getattr(backend, "synchronize", lambda: None)
+        On a GPU the inputs lie there beforehand, in several copies.
+        """
+        one = self._with_kernels if name in OURS else self._with_torch
+        if not on_gpu(name):
+            return one(name, direction)
+        from benchmarks import gpu_clock
+
+        several = [one(name, direction) for _ in range(gpu_clock.copies(self.bytes_read(direction)))]
+        call = gpu_clock.taken_in_turn([entrant.call for entrant in several])
+        return Entrant(call, several[0].collect, gpu_clock.Stopwatch(len(several)))
+
+    def _with_kernels(self, name, direction):
+        """Return the entrant of a backend of ``kernels``."""
+        backend = kernels.get(library_of(name))
+        to_device = backend.to_device if on_gpu(name) else lambda array: array
+        to_host = backend.to_host if on_gpu(name) else lambda array: array
         backward = direction in self.gradients
         inputs = {name: array for name, array in vars(self.inputs()).items() if backward or name != "dy"}
         a = SimpleNamespace(**{name: to_device(array) for name, array in inputs.items()})
         saved = self.save(backend, a) if backward else None
 
         def call():
-            result = self.calls[direction](backend, a, saved)
-            wait()
-            return result
+            return self.calls[direction](backend, a, saved)
 
-        return Entrant(call, lambda result: [to_host(part) for part in parts(result)])
+        def call_atomic():
+            before = backend.is_deterministic()
+            backend.use_deterministic(False)
+            try:
+                return call()
+            finally:
+                backend.use_deterministic(before)
+
+        collect = lambda result: [to_host(part) for part in parts(result)]  # noqa: E731
+        return Entrant(call_atomic if name == "cuda.atomic" else call, collect)
 
     def _with_torch(self, name, direction):
         """Return PyTorch's entrant: a call without a tape, or the way back through one."""
         import torch
 
-        library = importlib.import_module(name)
-        t = SimpleNamespace(**{name: torch.from_numpy(array) for name, array in vars(self.inputs()).items()})
+        library = importlib.import_module(library_of(name))
+        device = "cuda" if on_gpu(name) else "cpu"
+        inputs = vars(self.inputs()).items()
+        t = SimpleNamespace(**{name: torch.from_numpy(array).to(device) for name, array in inputs})
         if direction not in self.gradients:
 
             def call():
@@ -137,7 +162,7 @@ class Operator:
             def call():
                 return torch.autograd.grad(y, wanted, t.dy, retain_graph=True)
 
-        return Entrant(call, lambda result: [part.detach().numpy() for part in parts(result)])
+        return Entrant(call, lambda result: [part.detach().cpu().numpy() for part in parts(result)])
 
     # ---- checking ----------------------------------------------------------------------------------------------------
 

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-import kernels
 import tinyseg
+from benchmarks.entrants import OURS, on_gpu
 from benchmarks.measure import Entrant
 
 
@@ -45,29 +45,36 @@ class OptimiserStep:
 
     def libraries(self, direction):
         """Return the names of the other libraries that can compute this."""
-        return ("torch",)
+        return ("torch", "torch.cuda")
 
     def entrant(self, name, direction):
         """Return who takes this step: a backend, or PyTorch."""
         values, gradients = self._values()
-        if name in kernels.BACKENDS:
-            parameters = [tinyseg.Tensor(value, requires_grad=True) for value in values]
-            for parameter, gradient in zip(parameters, gradients, strict=True):
-                parameter.grad = tinyseg.Tensor(gradient)
-            optimiser = self._make(tinyseg.optim, parameters)
+        device, watch = "cpu", None
+        if on_gpu(name):
+            from benchmarks.gpu_clock import Stopwatch
+
+            device, watch = "cuda", Stopwatch()
+        if name in OURS:
+            with tinyseg.use_backend(name):  # new tensors lie on its device
+                parameters = [tinyseg.Tensor(value, requires_grad=True) for value in values]
+                for parameter, gradient in zip(parameters, gradients, strict=True):
+                    parameter.grad = tinyseg.Tensor(gradient)
+                optimiser = self._make(tinyseg.optim, parameters)
 
             def call():
                 with tinyseg.use_backend(name):
                     optimiser.step()
 
-            return Entrant(call, lambda _: [parameter.numpy().copy() for parameter in parameters])
+            return Entrant(call, lambda _: [parameter.to("cpu").numpy().copy() for parameter in parameters], watch)
         import torch
 
-        parameters = [torch.from_numpy(value).requires_grad_() for value in values]
+        parameters = [torch.from_numpy(value).to(device).requires_grad_() for value in values]
         for parameter, gradient in zip(parameters, gradients, strict=True):
-            parameter.grad = torch.from_numpy(gradient)
+            parameter.grad = torch.from_numpy(gradient).to(device)
         optimiser = self._make(torch.optim, parameters)
-        return Entrant(optimiser.step, lambda _: [parameter.detach().numpy().copy() for parameter in parameters])
+        collect = lambda _: [parameter.detach().cpu().numpy().copy() for parameter in parameters]  # noqa: E731
+        return Entrant(optimiser.step, collect, watch)
 
     def _make(self, optim, parameters):
         return optim.Adam(parameters, 1e-3) if self.name == "adam" else optim.SGD(parameters, 0.01, momentum=0.9)

@@ -27,9 +27,10 @@ def draw_all(folder, run):
 
 
 def machine_line(machine):
-    """Return the processor and the number of threads in words."""
+    """Return the GPU, where one takes part, the processor and the number of threads in words."""
     threads = machine["threads"]
-    return f"{machine['processor']}, {threads} thread{'s' if threads > 1 else ''}"
+    gpu = f"{machine['gpu']}; " if "gpu" in machine else ""
+    return f"{gpu}{machine['processor']}, {threads} thread{'s' if threads > 1 else ''}"
 
 
 def new_figure(width, height):

@@ -10,15 +10,15 @@ from benchmarks.measure import ratio
 
 def milliseconds(spread):
     """Return a time with its middle half, ``"5.61 [5.58, 5.70]"``, in milliseconds."""
-    return f"{_digits(spread.median * 1e3)} [{_digits(spread.low * 1e3)}, {_digits(spread.high * 1e3)}]"
+    return f"{digits(spread.median * 1e3)} [{digits(spread.low * 1e3)}, {digits(spread.high * 1e3)}]"
 
 
-def _digits(value):
+def digits(value):
     """Return a number with three digits that count."""
     return f"{value:.{max(0, 2 - math.floor(math.log10(value)))}f}" if value > 0 else "0"
 
 
-def _times(spread):
+def times_text(spread):
     """Return a ratio with its middle half."""
     return f"{spread.median:.2f} [{spread.low:.2f}, {spread.high:.2f}]"
 
@@ -53,7 +53,7 @@ def line(row, names, limits):
         words += [f"{value:.3g} {unit}" for value, unit in ((flops, "GFLOP/s"), (size, "GB/s")) if value]
         words += [f"{share:.0%} of peak"] if share else []
     for name, times in ratios(row, names).items():
-        words.append(f"{name} {_digits(row.spread(name).median * 1e3)} ms, {_times(times)} times")
+        words.append(f"{name} {digits(row.spread(name).median * 1e3)} ms, {times_text(times)} times")
     words += [f"{name}: ERROR {t.error}" for name, t in row.timings.items() if t.error]
     return f"{row.name}  " + "  ".join(words)
 
@@ -93,7 +93,7 @@ def markdown(run):
     ]
     for kind in dict.fromkeys(row.parts[0] for row in run.rows):
         rows = [row for row in run.rows if row.parts[0] == kind]
-        parts += [f"## {kind.capitalize()}", _table(_cells(rows, names, limits))]
+        parts += [f"## {kind.capitalize()}", table(_cells(rows, names, limits))]
     found = summary(run)
     if found:
         parts += ["## Summary", "\n".join(f"- {line}" for line in found)]
@@ -115,9 +115,13 @@ def _cells(rows, names, limits):
     head = ["case", f"{ours} ms", "GFLOP/s", "GB/s", "of peak", "first s"]
     head += [title for other in others for title in (f"{other} ms", "times")]
     head += [f"{name} MB" for name in names] + ["checked"]
-    table = [head, *(_row_cells(row, names, limits) for row in rows)]
-    kept = [i for i in range(len(head)) if any(cells[i] for cells in table[1:])]
-    return [[cells[i] for i in kept] for cells in table]
+    return without_empty_columns([head, *(_row_cells(row, names, limits) for row in rows)])
+
+
+def without_empty_columns(rows):
+    """Return cells, headings first, without the columns that are empty all the way down."""
+    kept = [i for i in range(len(rows[0])) if any(cells[i] for cells in rows[1:])]
+    return [[cells[i] for i in kept] for cells in rows]
 
 
 def _row_cells(row, names, limits):
@@ -130,7 +134,7 @@ def _row_cells(row, names, limits):
     cells.append("" if math.isnan(first) else f"{first:.2f}")
     times = ratios(row, names)
     for other in others:
-        cells += [_time_cell(row, other), _times(times[other]) if other in times else ""]
+        cells += [_time_cell(row, other), times_text(times[other]) if other in times else ""]
     cells += [f"{row.memory[name] / 1e6:.0f}" if row.memory.get(name) else "" for name in names]
     return [*cells, row.checked]
 
@@ -143,10 +147,14 @@ def _time_cell(row, name):
     return milliseconds(spread) if spread else ""
 
 
-def _table(rows):
+#: Headings of columns of text.
+_TEXTS = ("case", "checked", "goal", "notes", "kernel", "kernels")
+
+
+def table(rows):
     """Return cells as a Markdown table, numbers to the right."""
     head, *body = rows
-    lines = [head, [":--" if title in ("case", "checked") else "--:" for title in head], *body]
+    lines = [head, [":--" if title in _TEXTS else "--:" for title in head], *body]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
@@ -156,8 +164,8 @@ def _table(rows):
 def changes(found, old, new):
     """Return lines that say what changed between two runs."""
     lines = []
-    if any(old.machine.get(key) != new.machine.get(key) for key in ("processor", "threads")):
-        lines.append("note: the two runs were not on the same kind of processor, or not with as many threads")
+    if any(old.machine.get(key) != new.machine.get(key) for key in ("gpu", "processor", "threads")):
+        lines.append("note: the two runs were not on the same kind of GPU or processor, or not with as many threads")
     for change in found:
         lines.append(
             f"{change.ratio:6.2f} times the old time  {change.mark:6}  {change.name}, {change.entrant}: "

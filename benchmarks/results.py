@@ -62,6 +62,8 @@ class Run:
         Who was asked for and why it did not take part.
     complete : bool
         False where the run was stopped.
+    gpu : dict
+        What else a run on a GPU leaves: see `gpu`.
     """
 
     command: str
@@ -70,6 +72,7 @@ class Run:
     rows: list
     absent: dict = field(default_factory=dict)
     complete: bool = True
+    gpu: dict = field(default_factory=dict)
 
     def names(self):
         """Return the entrants in the order of their appearance."""
@@ -83,12 +86,27 @@ class Run:
 def write(path, run):
     """Write a run as JSON, whole or not at all."""
     data = {"format": FORMAT, **asdict(run)}
+    if not run.gpu:
+        del data["gpu"]
     for row in data["rows"]:
-        row["timings"] = {
-            name: {**Timing(*timing)._asdict(), "first": None if math.isnan(timing[0]) else timing[0]}
-            for name, timing in row["timings"].items()
-        }
+        row["timings"] = {name: _stored(Timing(*timing)) for name, timing in row["timings"].items()}
     files.write_text(path, json.dumps(data, indent=1, allow_nan=False) + "\n")
+
+
+def _stored(timing):
+    """Return a timing in its JSON form; what only GPUs have is left out for others."""
+    stored = {**timing._asdict(), "first": None if math.isnan(timing.first) else timing.first}
+    if timing.called is None:
+        del stored["called"], stored["waits"]
+    return stored
+
+
+def _stored(timing):
+    """Return a timing in its JSON form; what only GPUs have is left out for others."""
+    stored = {**timing._asdict(), "first": None if math.isnan(timing.first) else timing.first}
+    if timing.called is None:
+        del stored["called"], stored["waits"]
+    return stored
 
 
 def read(path):

@@ -24,7 +24,7 @@ def run(chosen, args, command):
     folder = files.make_folder(args.out)
     threads = backend.get_num_threads()
     entrants.share_threads(names)
-    limits = peaks.peaks(threads)
+    limits = limits_of(names[0], threads)
     found = results.Run(command, entrants.machine(names), limits, [], absent)
     print(
         f"{plots.machine_line(found.machine)}: {limits['flops'] / 1e9:.0f} GFLOP/s of multiply-adds, "
@@ -47,6 +47,15 @@ def run(chosen, args, command):
     return found
 
 
+def limits_of(name, threads):
+    """Return the peaks of what an entrant runs on: the GPU, or so many threads of the processor."""
+    if not entrants.on_gpu(name):
+        return peaks.peaks(threads)
+    from benchmarks import gpu_peaks
+
+    return gpu_peaks.peaks()
+
+
 def measured(case, names, effort):
     """Return the row of a case, or None if none of ``names`` takes part."""
     taking_part = case.entrants(names)
@@ -60,8 +69,8 @@ def measured(case, names, effort):
 
 
 def _memory(case, row, threads):
-    """Return the peak memory of everyone who was timed."""
-    timed = [name for name in row.timings if row.spread(name)]
+    """Return the peak memory of everyone who was timed; what a GPU's memory holds is not counted."""
+    timed = [name for name in row.timings if row.spread(name) and not entrants.on_gpu(name)]
     peaks_of = {name: memory.peak_of(case, name, threads) for name in timed}
     return {name: value for name, value in peaks_of.items() if value is not None}
 

@@ -82,8 +82,7 @@ def unet(name):
 
 
 def unet_prediction(model, x):
-    """Return a function that predicts, without a tape."""
-    x = torch.from_numpy(x)
+    """Return a function that predicts, without a tape; ``x`` is a tensor."""
     model.eval()
 
     def predict():
@@ -95,7 +94,6 @@ def unet_prediction(model, x):
 
 def unet_step(model, x, truth, forward=None):
     """Return a function that takes a training step and returns the loss; ``forward`` is the model, or it compiled."""
-    x, truth = torch.from_numpy(x), torch.from_numpy(truth)
     model.train()
     forward = model if forward is None else forward  # a compiled model has no truth value
     optimiser = torch.optim.Adam(model.parameters(), networks.LEARNING_RATE)
@@ -118,12 +116,12 @@ def onnx_session(model, x, threads):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         # the older exporter needs nothing beside PyTorch and writes what a buffer holds
-        torch.onnx.export(model.eval(), (torch.from_numpy(x),), buffer, dynamo=False, input_names=["x"])
+        torch.onnx.export(model.eval(), (x,), buffer, dynamo=False, input_names=["x"])
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(buffer.getvalue(), options, providers=["CPUExecutionProvider"])
-    return lambda: session.run(None, {"x": x})[0]
+    return lambda: session.run(None, {"x": x.numpy()})[0]
 
 
 def mask_rcnn():
@@ -136,7 +134,7 @@ def mask_rcnn():
 
 def detection(model, picture):
     """Return a function that finds the objects of a picture."""
-    picture = torch.from_numpy(picture)
+    picture = torch.from_numpy(picture).to(_device(model))
     model.eval()
 
     def find():
@@ -148,7 +146,9 @@ def detection(model, picture):
 
 def detection_step(model, picture, truth):
     """Return a function that takes a training step and returns the losses."""
-    picture, truth = torch.from_numpy(picture), {name: torch.from_numpy(value) for name, value in truth.items()}
+    device = _device(model)
+    picture = torch.from_numpy(picture).to(device)
+    truth = {name: torch.from_numpy(value).to(device) for name, value in truth.items()}
     model.train()
     for part in (model.rpn, model.roi_heads):
         part.fg_bg_sampler = _FirstOnes(part.fg_bg_sampler)
@@ -164,6 +164,11 @@ def detection_step(model, picture, truth):
     return step
 
 
+def _device(model):
+    """Return where a model's weights lie."""
+    return next(model.parameters()).device
+
+
 class _FirstOnes:
     """Chooses as many objects and background as torchvision's sampler, not by chance but the first ones."""
 
@@ -174,6 +179,7 @@ class _FirstOnes:
         """Return two lists of masks, one mask for each picture."""
         chosen = ([], [])
         for picture in labels:
-            for masks, indices in zip(chosen, networks.first_ones(picture.numpy(), *self.counts), strict=True):
-                masks.append(torch.zeros(len(picture), dtype=torch.uint8).index_fill(0, torch.from_numpy(indices), 1))
+            for masks, indices in zip(chosen, networks.first_ones(picture.cpu().numpy(), *self.counts), strict=True):
+                mask = torch.zeros(len(picture), dtype=torch.uint8).index_fill(0, torch.from_numpy(indices), 1)
+                masks.append(mask.to(picture.device))
         return chosen
