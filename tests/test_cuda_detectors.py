@@ -5,7 +5,8 @@ import pytest
 
 import tinyseg
 from kernels import cuda
-from tinyseg import Tensor, boxes, models, nn, optim
+from tinyseg import Tensor, boxes, models, nn, ops, optim
+from tinyseg.backend import host_work
 from tinyseg.models.fpn import FeaturePyramidNetwork
 from tinyseg.models.heads import MaskRCNNHeads
 
@@ -211,3 +212,38 @@ def test_pictures_that_do_not_fit():
         model([np.full((3, SIZE, SIZE), np.nan)])
     with pytest.raises(ValueError, match=r"a picture has shape \(1, 8, 8\); expected \(3, H, W\)"):
         model([Tensor(np.zeros((1, 8, 8))).to("cuda")])
+
+
+def test_boxes_to_pool_from_may_lie_on_the_device(rng):
+    maps = [rng.standard_normal((2, 2, size, size)) for size in (6, 3)]
+    of_pictures = [np.array([[0, 0, 9.5, 8]]), np.array([[3.0, 2, 20, 21], [1, 1, 7, 5]])]
+    levels = np.array([0, 1, 0])
+
+    def pooled(place):
+        there = [place(x).requires_grad_() for x in maps]
+        y = ops.multi_scale_roi(there, [place(each) for each in of_pictures], 2, [0.25, 0.125], levels)
+        (y * y).sum().backward()
+        return y, ops.roi_pool(there[0], [place(each) for each in of_pictures], 2, 0.25), *(x.grad for x in there)
+
+    for here, there in zip(pooled(Tensor), pooled(lambda x: Tensor(x).to("cuda")), strict=True):
+        assert there.device == "cuda"
+        np.testing.assert_allclose(there.to("cpu").numpy(), here.numpy(), 1e-12, 1e-14)
+
+
+def test_what_is_left_to_the_host_stays_there(rng):
+    corners = rng.uniform(0, 9, (5, 2))
+    found, scores = np.hstack([corners, corners + 3]), rng.standard_normal(5)
+    arguments = found, scores, [3, 2], (10, 10), 3, 4
+    expected = boxes.filter_proposals(*arguments, logits=True)
+    before = cuda.transfers()
+    with tinyseg.use_backend("cuda"):
+        kept = boxes.filter_proposals(*arguments, logits=True)
+        with host_work(), host_work():
+            pass
+        assert tinyseg.current_backend() == "cuda"
+        with host_work():
+            assert tinyseg.current_backend() == "cpu" and Tensor([1.0]).device == "cpu"
+    assert cuda.transfers() == before
+    assert all(np.array_equal(a, b) for a, b in zip(kept, expected, strict=True))
+    with tinyseg.use_backend("naive"), host_work():
+        assert tinyseg.current_backend() == "naive"
