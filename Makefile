@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 DATA ?=
+OUT ?= gpu
 ifeq ($(OS),Windows_NT)
 BIN = $(VENV)/Scripts
 else
@@ -9,10 +10,10 @@ BIN = $(VENV)/bin
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint docs accept clean
+.PHONY: help demo test lint docs accept bench-gpu clean
 
 help:            ## list these targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 12
 
 demo: $(VENV)/demo.stamp   ## install and run `tinyseg demo`: trains on built-in pictures, writes one page
 	$(BIN)/tinyseg demo
@@ -31,6 +32,9 @@ docs: $(VENV)/docs.stamp   ## the API reference, in docs/_build/html
 
 accept: $(VENV)/test.stamp ## accuracy and speed goals on real pictures, and kill tests: make accept DATA=folder
 	$(BIN)/python -m benchmarks.accept --data "$(DATA)"
+
+bench-gpu: $(VENV)/test.stamp $(VENV)/cuda.stamp ## on a machine with a GPU: tests, sanitizer, times: make bench-gpu OUT=folder
+	$(BIN)/python -m benchmarks gpu --out "$(OUT)"
 
 clean:           ## remove the environment, caches and what the targets above wrote
 	rm -rf $(VENV) build dist docs/_build docs/api .pytest_cache .mypy_cache .ruff_cache
