@@ -198,8 +198,11 @@ def test_pictures_are_resized_on_the_device():
     images, target = [picture(), picture(height=20, width=36)], truth()
     none = {"boxes": np.zeros((0, 4)), "masks": np.zeros((0, 20, 36), np.uint8)}
     expected, wanted = transform(images, [target, none])
+    there = [cuda.to_device(image) for image in images]
+    before = cuda.transfers()
     with tinyseg.use_backend("cuda"):
-        got, moved = transform([cuda.to_device(image) for image in images], [target, none])
+        got, moved = transform(there, [target, none])
+    assert copies(before) == (2, 0)  # mean and deviation of the channels, for each
     assert got.tensors.device == "cuda" and got.image_sizes == expected.image_sizes == [(24, 24), (22, 40)]
     np.testing.assert_allclose(got.tensors.to("cpu").numpy(), expected.tensors.numpy(), 1e-12, 1e-14)
     for one, other in zip(moved, wanted, strict=True):
