@@ -92,7 +92,7 @@ def choose_algorithm(monkeypatch, name):
     monkeypatch.setattr(panel_gradient, "gradient_pays", lambda *_, **__: True)
 
 
-ALGORITHMS = ["pixels", "channels", "points", "winograd"]
+ALGORITHMS = ["pixels", "channels", "points", "thin", "winograd"]
 
 
 @pytest.fixture(params=ALGORITHMS)
@@ -394,7 +394,9 @@ def test_lanes_of_weight_gradients_are_channels_that_fill_panels(channels, in_ch
 @pytest.mark.parametrize(
     ("x_shape", "channels", "kernel", "stride", "dtype", "expected"),
     [
-        ((10, 1, 224, 224), 8, 3, 1, "float32", "pixels"),  # a U-Net's first layer: too few channels for transforms
+        ((10, 1, 224, 224), 8, 3, 1, "float32", "thin"),  # a U-Net's first layer: too few channels for transforms
+        ((10, 8, 224, 224), 1, 3, 1, "float32", "thin"),  # and its last
+        ((10, 8, 224, 224), 8, 3, 1, "float32", "winograd"),
         ((10, 16, 112, 112), 16, 3, 1, "float32", "winograd"),
         ((1, 256, 50, 76), 256, 3, 1, "float32", "winograd"),
         ((1, 1024, 16, 16), 1024, 3, 1, "float32", "winograd"),
@@ -415,9 +417,10 @@ def test_each_layer_runs_by_the_algorithm_that_was_measured_best(x_shape, channe
 @pytest.mark.parametrize(
     ("x_shape", "channels", "kernel", "dtype", "expected"),
     [
-        ((10, 1, 224, 224), 8, 3, "float32", "pixels"),
+        ((10, 1, 224, 224), 8, 3, "float32", "thin"),
+        ((10, 4, 224, 224), 4, 3, "float32", "pixels"),
         ((10, 8, 224, 224), 8, 3, "float32", "winograd"),
-        ((10, 8, 224, 224), 1, 3, "float32", "winograd"),
+        ((10, 8, 224, 224), 1, 3, "float32", "thin"),
         ((10, 16, 112, 112), 16, 3, "float64", "pixels"),
         ((10, 128, 14, 14), 128, 3, "float32", "winograd"),
         ((1, 512, 8, 8), 256, 3, "float32", "channels"),

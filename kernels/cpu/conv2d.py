@@ -11,6 +11,8 @@ from kernels.cpu import (
     planner,
     point_convolution,
     point_spread,
+    thin_convolution,
+    thin_gradient,
     winograd,
     winograd_gradient,
 )
@@ -139,6 +141,8 @@ def gradient(dy, x, shape, g, more=None):
         x = concat_forward([x, more])
     if algorithm == "channels":
         return panel_gradient.panel_weight_gradient(dy, x, *axes).reshape(shape)
+    if algorithm == "thin":
+        return thin_gradient.thin_weight_gradient(dy, x, *axes)
     return weight_gradient(dy, x, g.groups, *axes).reshape(shape)
 
 
@@ -181,4 +185,6 @@ def _directly(algorithm, x, weight, bias, size, rows, cols, ending):
         y = panel_convolution.panel_correlate(x, weight[0], bias, size, rows, cols)
         y = y if residual is None else add_forward(y, residual)
         return relu_forward(y) if relu else y
+    if algorithm == "thin":
+        return thin_convolution.thin_correlate(x, weight, bias, size, rows, cols, residual, relu)
     return correlate(x, weight, bias, size, rows, cols, residual, relu)

@@ -7,10 +7,13 @@
     Lanes are output channels: small, deep maps, whatever their width and stride.
 ``points`` (``point_convolution.py``, ``point_spread.py``)
     1x1, and 2x2 with a stride of 2, transposed or not: lanes are pixels, whatever rows they are in.
+``thin`` (``thin_convolution.py``)
+    3x3 without stride, of few channels on one side, or in each group: pixels of a row that are read where they are.
 ``pixels`` (``correlation.py``)
     Lanes are pixels of a row: everything else, and all groups.
 
-The weight gradient has three of its own: ``winograd_gradient.py``, ``panel_gradient.py`` and ``weight_gradient.py``.
+The weight gradient has four of its own: ``winograd_gradient.py``, ``panel_gradient.py``, ``thin_gradient.py`` and
+``weight_gradient.py``.
 
 Each estimate is a number of nanoseconds on one core: how often the innermost steps run, times what they were measured
 to take on a machine with AVX-512. On another machine all are wrong by about the same factor, which does not change the
@@ -22,7 +25,15 @@ from functools import lru_cache
 
 import numpy as np
 
-from kernels.cpu import panel_convolution, panel_gradient, point_convolution, point_spread, winograd
+from kernels.cpu import (
+    panel_convolution,
+    panel_gradient,
+    point_convolution,
+    point_spread,
+    thin_convolution,
+    thin_gradient,
+    winograd,
+)
 from kernels.cpu.tiling import DOT, PANEL, WIDE, lanes, multiply_tiling, panel_width
 
 #: A multiplication and addition of vectors in a register tile; what the narrow tile, which loads more, costs more.
@@ -34,9 +45,13 @@ _TRANSFORM, _KERNEL, _CALL = 150, 8, 20_000
 _PANEL_WEIGHT, _APART = 1.0, 1.5
 #: A vector of the input or the output is packed or turned; a weight is packed, and read for every block, in tiles.
 _VECTOR, _TILE_WEIGHT, _POINT_WEIGHT = 4, 2.0, 0.7
+#: Pixels that are read where they are: the sums, and a vector of the input or the output, which comes from farther.
+_THIN_PRODUCT, _THIN_VECTOR = 0.34, 1.5
 #: The same for weight gradients, whose operands come from farther; per kernel, lanes are added up and transformed.
 _GRADIENT_PRODUCT, _GRADIENT_TRANSFORM, _GRADIENT_KERNEL = 0.34, 150, 50
 _DOT_PRODUCT, _PANEL_PRODUCT = 0.45, 0.35
+#: And where rows are read where they are; for each row, the sums are loaded and stored.
+_ROW_PRODUCT, _ROW = 0.33, 60
 
 _state = {"winograd": True}
 
@@ -66,7 +81,7 @@ def choose(dtype, x_shape, weight_shape, out_size, rows, cols):
     Returns
     -------
     str
-        "winograd", "channels", "points" or "pixels".
+        "winograd", "channels", "points", "thin" or "pixels".
     """
     estimates = estimate(np.dtype(dtype), x_shape, weight_shape, out_size, rows, cols, _state["winograd"])
     return min(estimates, key=estimates.get)
@@ -89,6 +104,11 @@ def estimate(dtype, x_shape, weight_shape, out_size, rows, cols, with_winograd=T
     inputs = x_shape[0] * x_shape[1] * x_shape[2] * x_shape[3] / lanes(dtype)
     estimates = {"pixels": products * _PRODUCT * (1 if tile.columns <= 4 else _NARROW)}
     estimates["pixels"] += weights * _TILE_WEIGHT + inputs * _VECTOR
+    if thin_convolution.possible(weight_shape, rows, cols):
+        outputs = pictures * groups * thin_convolution.vectors_of(channels, out_size, dtype)
+        estimates["thin"] = outputs * taps * _THIN_PRODUCT + (outputs + inputs) * _THIN_VECTOR
+        if outputs * taps < 1.25 * products:
+            del estimates["pixels"]  # the same, with pixels packed
     if panel_convolution.possible(groups, rows, cols):
         panels = -(-channels // panel_width(dtype))
         outputs = pictures * channels * height * width
@@ -132,7 +152,7 @@ def choose_gradient(dtype, dy_shape, x_shape, groups, rows, cols):
     Returns
     -------
     str
-        "winograd", "channels" or "pixels".
+        "winograd", "channels", "thin" or "pixels".
     """
     allowed = _state["winograd"]
     estimates = estimate_gradient(np.dtype(dtype), dy_shape, x_shape, groups, rows, cols, allowed)
@@ -154,6 +174,9 @@ def estimate_gradient(dtype, dy_shape, x_shape, groups, rows, cols, with_winogra
             panels = pictures * height * width * taps * lane_products * _PANEL_PRODUCT
             panels += (math.prod(dy_shape) + math.prod(x_shape)) / lanes(dtype) * _VECTOR
             estimates["channels"] = min(panels, estimates["pixels"] * 0.99)
+    if thin_gradient.possible(dy_shape, x_shape, groups, rows, cols):
+        count, vectors = thin_gradient.rows_of(dy_shape, x_shape, dtype)
+        estimates["thin"] = count * (vectors * 3 * thin_gradient.TILE * _ROW_PRODUCT + _ROW)
     if with_winograd and winograd.possible(dtype, groups, rows, cols):
         vectors = winograd.vectors_of(pictures, (height, width))
         kernels = _whole(channels, DOT.rows) * _whole(in_channels, DOT.columns)
