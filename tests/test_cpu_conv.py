@@ -246,6 +246,21 @@ def test_nothing_beyond_the_arrays_where_kernels_lie_side_by_side(guards, rng, d
 
 
 @BOTH
+@pytest.mark.parametrize("guards", ["points"], indirect=True)
+def test_nothing_beyond_the_arrays_of_weight_gradients_over_lines_of_several_rows(guards, rng, dtype):
+    lanes = tiling.lanes(dtype)
+    for width in (lanes // 2, lanes, 3 * lanes // 2, 5 * lanes // 2):  # a vector ends amid a row
+        for height in (1, 2, 3, 6):
+            run_guarded(guards, TRANSPOSED, dtype, (3, 5, height, width), (5, 3, 2, 2), rng, stride=2)
+    # rows and columns that no kernel meets; several pictures in a block, several blocks in a slot
+    run_guarded(guards, CONV, dtype, (3, 2, 5, lanes + 1), (7, 2, 2, 2), rng, stride=2)
+    run_guarded(guards, TRANSPOSED, dtype, (7, 9, 12, 2 * lanes), (9, 2, 2, 2), rng, stride=2)
+    run_guarded(guards, TRANSPOSED, dtype, (5, 3, 100, 56), (3, 2, 2, 2), rng, stride=2)
+    run_guarded(guards, CONV, dtype, (3, 3, 50, 76), (6, 3, 1, 1), rng)
+    run_guarded(guards, CONV, dtype, (40, 3, 1, 1100), (2, 3, 1, 1), rng)
+
+
+@BOTH
 @pytest.mark.parametrize("channels", [-1, 0, 1])
 @pytest.mark.parametrize("panels", [1, 2])
 def test_nothing_beyond_the_arrays_at_whole_panels(guards, rng, dtype, panels, channels):
@@ -349,8 +364,9 @@ def test_same_bits_for_any_number_of_threads(monkeypatch, rng, dtype, x_shape, w
 
 
 @BOTH
-def test_same_bits_of_transposed_convolutions_for_any_number_of_threads(monkeypatch, rng, dtype):
-    x, weight = (np.asarray(rng.standard_normal(shape), dtype) for shape in ((3, 70, 30, 45), (70, 40, 2, 2)))
+@pytest.mark.parametrize("shapes", [((3, 70, 30, 45), (70, 40, 2, 2)), ((3, 18, 60, 56), (18, 4, 2, 2))], ids=str)
+def test_same_bits_of_transposed_convolutions_for_any_number_of_threads(monkeypatch, rng, dtype, shapes):
+    x, weight = (np.asarray(rng.standard_normal(shape), dtype) for shape in shapes)
     results = []
     for threads in (1, 2, 3, 50):
         monkeypatch.setattr(numba, "get_num_threads", lambda threads=threads: threads)
@@ -425,11 +441,21 @@ def test_each_layer_runs_by_the_algorithm_that_was_measured_best(x_shape, channe
         ((10, 128, 14, 14), 128, 3, "float32", "winograd"),
         ((1, 512, 8, 8), 256, 3, "float32", "channels"),
         ((1, 256, 200, 304), 64, 1, "float32", "channels"),
+        ((1, 256, 50, 76), 12, 1, "float32", "points"),
     ],
 )
 def test_each_weight_gradient_runs_by_the_algorithm_that_was_measured_best(x_shape, channels, kernel, dtype, expected):
     axis, dy_shape = packing.gather_axis(kernel, 1, kernel // 2, 1), (x_shape[0], channels, *x_shape[2:])
     assert planner.choose_gradient(dtype, dy_shape, x_shape, 1, axis, axis) == expected
+
+
+@pytest.mark.parametrize(
+    ("shape", "channels", "expected"),
+    [((10, 16, 112, 112), 8, "points"), ((10, 32, 56, 56), 16, "points"), ((10, 128, 14, 14), 64, "channels")],
+)
+def test_weight_gradients_of_transposed_convolutions_run_by_what_was_measured_best(shape, channels, expected):
+    axis, dy_shape = packing.gather_axis(2, 2, 0, 1), (shape[0], channels, 2 * shape[2], 2 * shape[3])
+    assert planner.choose_gradient("float32", shape, dy_shape, 1, axis, axis) == expected
 
 
 def test_input_gradients_run_by_winograd_where_the_forward_pass_does():

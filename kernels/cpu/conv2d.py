@@ -10,6 +10,7 @@ from kernels.cpu import (
     panel_gradient,
     planner,
     point_convolution,
+    point_gradient,
     point_spread,
     thin_convolution,
     thin_gradient,
@@ -141,6 +142,8 @@ def gradient(dy, x, shape, g, more=None):
         x = concat_forward([x, more])
     if algorithm == "channels":
         return panel_gradient.panel_weight_gradient(dy, x, *axes).reshape(shape)
+    if algorithm == "points":
+        return point_gradient.point_weight_gradient(dy, x, *axes).reshape(shape)
     if algorithm == "thin":
         return thin_gradient.thin_weight_gradient(dy, x, *axes)
     return weight_gradient(dy, x, g.groups, *axes).reshape(shape)

@@ -5,7 +5,7 @@ that a transposed convolution is one product; ``pack_pairs`` takes them apart fo
 nothing here checks addresses.
 """
 
-from kernels.cpu.tiling import WIDE
+from kernels.cpu.tiling import DOT, WIDE
 from kernels.cpu.vector import intrinsic
 from kernels.cpu.vector_writer import signature_of, write_with
 
@@ -210,3 +210,78 @@ def _write_pack_weight_columns(w, to, to_start, source, source_start, step, term
         return []
 
     w.loop(terms, [], term)
+
+
+# ---- dot products ----------------------------------------------------------------------------------------------------
+
+
+def _dot(parted):
+    """Return a function that adds the dot products of ``DOT.rows`` channels with some taps to ``sums``.
+
+    Vector i of channel m is at ``gradient_start + m * channel_size + places[first + i]`` of ``gradient``. Its lanes
+    meet those at ``source_start + k * source_step + places[first + spots + i]`` of ``source``, for tap k. If they are
+    ``parted``, they meet as many pairs instead, each of two taps: k is a row, of two, and the second half of the pairs
+    has a place of its own, ``spots`` farther. There are ``whole`` such vectors, then ``cuts`` of ``count`` lanes, with
+    places likewise; nothing beyond these lanes is read. Rows beyond ``channels``, and taps beyond ``sources``, repeat
+    the last one. Meanwhile a line of the cache per whole vector arrives from ``next_gradient``, and ``next_source``.
+    """
+
+    @intrinsic
+    def dot(
+        typing_context, sums, sums_start, gradient, gradient_start, channel_size, channels, source, source_start,
+        source_step, sources, places, first, spots, whole, first_cut, cut_spots, cuts, count, next_gradient,
+        next_source,
+    ):  # fmt: skip
+        signature = signature_of(
+            sums, sums_start, gradient, gradient_start, channel_size, channels, source, source_start,
+            source_step, sources, places, first, spots, whole, first_cut, cut_spots, cuts, count, next_gradient,
+            next_source,
+        )  # fmt: skip
+        return signature, write_with(_write_dot, parted)
+
+    return dot
+
+
+def _write_dot(
+    w, parted, sums, sums_start, gradient, gradient_start, channel_size, channels, source, source_start,
+    source_step, sources, places, first, spots, whole, first_cut, cut_spots, cuts, count, next_gradient, next_source,
+):  # fmt: skip
+    builder, columns = w.builder, 4 if parted else DOT.columns
+    ahead = w.at(gradient, next_gradient), w.at(source, next_source)
+    gradient, source = w.at(gradient, gradient_start), w.at(source, source_start)
+    last_row, last_tap = builder.sub(channels, w.int(1)), builder.sub(sources, w.int(1))
+    rows = [w.at(gradient, builder.mul(channel_size, w.smaller(w.int(m), last_row))) for m in range(DOT.rows)]
+    taps = [w.int(k) if parted else w.smaller(w.int(k), last_tap) for k in range(2 if parted else columns)]
+    lines = [w.at(source, builder.mul(source_step, k)) for k in taps]
+
+    def add_vectors(first, spots, load):
+        tables = [w.at(places, builder.add(first, builder.mul(spots, w.int(n)))) for n in range(3)]
+
+        def add_vector(i, totals):
+            place, *spot = (w.get(table, i) for table in tables)
+            for pointer in ahead:
+                w.prefetch(w.at(pointer, builder.mul(i, w.int(w.lanes))), nearest=False)
+            slopes = [load(w.at(row, place), 0) for row in rows]
+            pixels = [load(w.at(line, spot[0]), 1) for line in lines]
+            if parted:
+                halves = [load(w.at(line, spot[1]), 2) for line in lines]
+                pairs = zip(pixels, halves, strict=True)
+                pixels = [w.every_other(*pair, side) for pair in pairs for side in range(2)]
+            products = [(slope, pixel) for slope in slopes for pixel in pixels]
+            return [w.multiply_add(*pair, total) for pair, total in zip(products, totals, strict=True)]
+
+        return add_vector
+
+    zeros = [w.zero] * (DOT.rows * columns)
+    totals = w.loop(whole, zeros, add_vectors(first, spots, lambda pointer, _: w.load(pointer, 0)))
+    twice = builder.add(count, count)
+    masks = [w.first_lanes(n) for n in (count, twice if parted else count, builder.sub(twice, w.int(w.lanes)))]
+    add_cut = add_vectors(first_cut, cut_spots, lambda pointer, operand: w.load_masked(pointer, masks[operand]))
+    totals = w.loop(cuts, totals, add_cut)
+    totals += [w.zero] * (-len(totals) % w.lanes)
+    for start in range(0, len(totals), w.lanes):
+        pointer = w.at(sums, builder.add(sums_start, w.int(start)))
+        w.store(builder.fadd(w.load(pointer, 0), w.sums(totals[start : start + w.lanes])), pointer)
+
+
+dot_points, dot_pairs = _dot(False), _dot(True)

@@ -12,8 +12,8 @@
 ``pixels`` (``correlation.py``)
     Lanes are pixels of a row: everything else, and all groups.
 
-The weight gradient has four of its own: ``winograd_gradient.py``, ``panel_gradient.py``, ``thin_gradient.py`` and
-``weight_gradient.py``.
+The weight gradient has five of its own: ``winograd_gradient.py``, ``panel_gradient.py``, ``point_gradient.py``,
+``thin_gradient.py`` and ``weight_gradient.py``.
 
 Each estimate is a number of nanoseconds on one core: how often the innermost steps run, times what they were measured
 to take on a machine with AVX-512. On another machine all are wrong by about the same factor, which does not change the
@@ -29,6 +29,7 @@ from kernels.cpu import (
     panel_convolution,
     panel_gradient,
     point_convolution,
+    point_gradient,
     point_spread,
     thin_convolution,
     thin_gradient,
@@ -50,6 +51,8 @@ _THIN_PRODUCT, _THIN_VECTOR = 0.34, 1.5
 #: The same for weight gradients, whose operands come from farther; per kernel, lanes are added up and transformed.
 _GRADIENT_PRODUCT, _GRADIENT_TRANSFORM, _GRADIENT_KERNEL = 0.34, 150, 50
 _DOT_PRODUCT, _PANEL_PRODUCT = 0.45, 0.35
+#: And where both operands are read from where they are, with the reading of one vector.
+_POINT_PRODUCT, _POINT_VECTOR = 0.4, 2.4
 #: And where rows are read where they are; for each row, the sums are loaded and stored.
 _ROW_PRODUCT, _ROW = 0.33, 60
 
@@ -152,7 +155,7 @@ def choose_gradient(dtype, dy_shape, x_shape, groups, rows, cols):
     Returns
     -------
     str
-        "winograd", "channels", "thin" or "pixels".
+        "winograd", "channels", "points", "thin" or "pixels".
     """
     allowed = _state["winograd"]
     estimates = estimate_gradient(np.dtype(dtype), dy_shape, x_shape, groups, rows, cols, allowed)
@@ -177,6 +180,11 @@ def estimate_gradient(dtype, dy_shape, x_shape, groups, rows, cols, with_winogra
     if thin_gradient.possible(dy_shape, x_shape, groups, rows, cols):
         count, vectors = thin_gradient.rows_of(dy_shape, x_shape, dtype)
         estimates["thin"] = count * (vectors * 3 * thin_gradient.TILE * _ROW_PRODUCT + _ROW)
+    if point_gradient.gradient_possible(dy_shape, x_shape, groups, rows, cols):
+        vectors = point_gradient.vectors_of(dy_shape, rows.stride, dtype)
+        reading = (channels + in_channels * taps) * _POINT_VECTOR
+        estimates["points"] = vectors * (products * _POINT_PRODUCT + reading)
+        del estimates["pixels"]
     if with_winograd and winograd.possible(dtype, groups, rows, cols):
         vectors = winograd.vectors_of(pictures, (height, width))
         kernels = _whole(channels, DOT.rows) * _whole(in_channels, DOT.columns)

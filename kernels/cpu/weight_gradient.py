@@ -3,8 +3,7 @@
 The gradient of one weight is the dot product of an output channel's gradient with the input pixels that its tap met.
 ``dot_tile`` computes a tile of them at once over a block of output rows, or of whole pictures where they are small.
 A block packs its input rows as the forward pass does; the rows of ``dy`` are read where they are if they consist of
-whole vectors, and otherwise packed too and filled up with zeros. For a 1x1 convolution of whole vectors, the input is
-read where it is too.
+whole vectors, and otherwise packed too and filled up with zeros.
 
 The blocks are dealt out to a fixed number of slots, each with partial sums of its own, which are added up in order:
 the result does not depend on the number of threads.
@@ -52,8 +51,6 @@ def weight_gradient(dy, x, groups, rows, cols):
     taps = int(np.prod(kernel))
     if dy.size == 0 or taps == 0:
         return np.zeros((groups, channels, *kernel), dy.dtype)
-    if _direct(dy.shape[2] * dy.shape[3], dy.dtype, rows, cols):  # the shape of the map does not count
-        dy, x = (a.reshape(*a.shape[:2], -1, lanes(a.dtype)) for a in (dy, x))
     plan = _plan(dy.dtype, dy.shape, x.shape, groups, rows, cols, numba.get_num_threads())
     size = plan.sizes
     sums = packing.new_array((size.slots, groups, size.tiles, size.tap_tiles, dot_size(dy.dtype)), dy.dtype)
@@ -126,7 +123,6 @@ class _Sizes(NamedTuple):
     packed_gradient: int  # whether dy is packed: where, and how many numbers for one channel of a block
     gradient_start: int
     gradient_size: int
-    direct: int  # whether x is not packed
 
 
 class _Tables(NamedTuple):
@@ -149,11 +145,6 @@ class _Plan(NamedTuple):
     sizes: _Sizes
 
 
-def _direct(pixels, dtype, rows, cols):
-    """Return whether whole vectors of the input meet those of the output, so that nothing need be packed."""
-    return pixels % lanes(dtype) == 0 and rows == cols == packing.gather_axis(1, 1, 0, 1)
-
-
 @lru_cache(maxsize=1024)
 def _plan(dtype, dy_shape, x_shape, groups, rows, cols, threads):
     """Return the plan for arrays of these shapes."""
@@ -163,14 +154,10 @@ def _plan(dtype, dy_shape, x_shape, groups, rows, cols, threads):
     width_of_vector = lanes(dtype)
     padded_width = -(-width // width_of_vector) * width_of_vector
 
-    direct = _direct(width, dtype, rows, cols)
-
     def layout_for(block_rows):
         return packing.layout_of(in_channels, x_shape[2], x_shape[3], rows, cols, block_rows, padded_width)
 
     def block_bytes(block_rows):
-        if direct:
-            return 0
         x_size = in_channels * layout_for(block_rows).channel_size
         return dtype.itemsize * (x_size + channels * block_rows * padded_width)
 
@@ -180,7 +167,7 @@ def _plan(dtype, dy_shape, x_shape, groups, rows, cols, threads):
     row_blocks = -(-height // block_rows)
     block_rows = -(-height // row_blocks)  # of about equal size
     block_pictures = 1
-    if row_blocks == 1 and not direct:
+    if row_blocks == 1:
         fit = min(_BLOCK_PIXELS // (block_rows * padded_width), _PACKED_BYTES // block_bytes(block_rows))
         block_pictures = max(1, min(pictures, fit))
     blocks = -(-pictures // block_pictures) * row_blocks
@@ -188,8 +175,6 @@ def _plan(dtype, dy_shape, x_shape, groups, rows, cols, threads):
     layout = layout_for(block_rows)
     picture_size, row_size = in_channels * layout.channel_size, layout.row_size
     taps = packing.tap_offsets(layout, rows, cols, row_piece, col_piece)
-    if direct:
-        picture_size, row_size, taps = 0, width, np.arange(in_channels) * height * width
     tiles, tap_tiles = -(-channels // DOT.rows), -(-taps.size // DOT.columns)
     sums_bytes = groups * tiles * tap_tiles * dot_size(dtype) * dtype.itemsize
     slots = max(1, min(blocks, _SLOTS, _SUMS_BYTES // sums_bytes))
@@ -223,7 +208,6 @@ def _plan(dtype, dy_shape, x_shape, groups, rows, cols, threads):
         packed_gradient=int(packed_gradient),
         gradient_start=gradient_start,
         gradient_size=gradient_size,
-        direct=int(direct),
     )
     picture, row, col = np.meshgrid(
         np.arange(block_pictures), np.arange(block_rows), np.arange(0, width, width_of_vector), indexing="ij"
@@ -289,13 +273,8 @@ def _slot_task(arrays, scratch, tables, layout, sizes, task):
         rows = min(sizes.block_rows, sizes.height - first_row)
         pictures = min(sizes.block_pictures, sizes.pictures - first_picture)
         block = _Block(group, first_picture, pictures, first_row, rows, first_tile, last_tile)
-        source = scratch
-        if sizes.direct:
-            plane = (first_picture * sizes.groups + group) * layout.channels
-            source = arrays.x[(plane * sizes.height + first_row) * sizes.width :]
-        else:
-            _pack_block(arrays, scratch, tables, layout, sizes, block)
-        _add_block(arrays, scratch, source, tables, sizes, block, sums_start)
+        _pack_block(arrays, scratch, tables, layout, sizes, block)
+        _add_block(arrays, scratch, tables, sizes, block, sums_start)
 
 
 @jit
@@ -318,7 +297,7 @@ def _pack_block(arrays, scratch, tables, layout, sizes, block):
 
 
 @jit
-def _add_block(arrays, scratch, source, tables, sizes, block, sums_start):
+def _add_block(arrays, scratch, tables, sizes, block, sums_start):
     """Add the dot products over one block to the sums of its slot."""
     gradient, start, channel_size = scratch, sizes.gradient_start, sizes.gradient_size
     if not sizes.packed_gradient:
@@ -336,7 +315,7 @@ def _add_block(arrays, scratch, source, tables, sizes, block, sums_start):
                 start + channel * channel_size,
                 channel_size,
                 sizes.channels - channel,
-                source,
+                scratch,
                 tables.in_offsets,
                 tables.counts,
                 vectors,
