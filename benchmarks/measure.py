@@ -13,6 +13,8 @@ import numpy as np
 
 #: A turn lasts at least so many seconds: shorter calls are repeated in it.
 TURN = 0.01
+#: The same on a GPU, whose clock is finer.
+GPU_TURN = 0.003
 #: Calls shorter than this are made once untimed at the start of a turn: caches are cold, and the threads of whoever
 #: was before may still spin.
 SETTLE = 0.1
@@ -155,7 +157,8 @@ def in_turns(calls, effort, clocks=None):
     often = {}
     for name, call in calls.items():
         took = timed[name](call, 1)  # the second call: nothing is left to compile
-        often[name] = (max(1, math.ceil(TURN / max(took, 1e-7))), took < SETTLE)
+        turn = TURN if timed[name] is _timed else GPU_TURN
+        often[name] = (max(1, math.ceil(turn / max(took, 1e-7))), took < SETTLE)
     end = time.perf_counter() + effort.seconds
     for turn in range(effort.turns):
         if turn >= min(3, effort.turns) and time.perf_counter() > end:

@@ -105,7 +105,8 @@ Times are milliseconds: the median of the turns, with its middle half (25 to 75 
 what stands under "checked" before it was timed. "times" is the time of the other by ours, turn by turn. GFLOP/s \
 counts the multiplications and additions of the textbook; GB/s counts every number that must be read or written once. \
 "Of peak" is the least time that either allows on this machine, by the time taken: Winograd convolution, which \
-multiplies less, and arrays that stay in the cache can exceed it. "First" is the first call in seconds, with what it \
+multiplies less, and arrays that stay in the cache can exceed it. Times on a GPU are its own, by its events, over \
+arrays that lie there. "First" is the first call in seconds, with what it \
 compiled or read from the disk."""
 
 

@@ -200,6 +200,17 @@ def test_code_is_known_by_every_byte(monkeypatch, tmp_path):
     assert gpu.code() != before
 
 
+@on_gpu
+def test_an_ordinary_run_takes_the_gpu_too(tmp_path, monkeypatch):
+    tiny = [case for case in gpu.tiny() if case.subject.name == "relu"]
+    monkeypatch.setattr(cases, "choose", lambda patterns, sizes: tiny)
+    arguments = ["--backends", "cuda,naive", "--turns", "1", "--seconds", "0", "--out", str(tmp_path)]
+    assert main(["bench", *arguments]) == 0
+    run = results.read(tmp_path / "results.json")
+    assert [row.timings["cuda"].called is None for row in run.rows] == [False, False] and "gpu" in run.machine
+    assert "| relu/S/1x2x3x4/forward |" in (tmp_path / "results.md").read_text()
+
+
 # ---- the clock -------------------------------------------------------------------------------------------------------
 
 
