@@ -9,8 +9,10 @@ from numba import config as numba_config
 
 if numba_config.ENABLE_CUDASIM:
     import fast_simulator
+    import launch_types
 
     fast_simulator.install()
+    launch_types.install()
 
 
 def pytest_collection_modifyitems(config, items):
