@@ -2,11 +2,13 @@
 
 All rungs are timed in turns within one run; the slow ones sit out most of the turns. Rates count the operations of
 the textbook for every rung, so that twice the rate is half the time, also where a rung gets by with fewer operations.
+The rungs of a ladder for GPUs are timed there, by the GPU's own events, with their arrays already in its memory.
 """
 
 import json
 import math
 import time
+from functools import partial
 from itertools import count
 from types import SimpleNamespace
 from typing import NamedTuple
@@ -18,15 +20,18 @@ from benchmarks.box_operators import roi_align
 from benchmarks.command import check_sizes, command_line, names
 from benchmarks.convolutions import conv2d
 from benchmarks.measure import SETTLE, TURN, Effort, Entrant, Spread, measure
-from benchmarks.operator_case import parts
+from benchmarks.operator_case import Operator, normal, parts, text
 from kernels import ladder
+from kernels.cuda.device import why_not
 from tinyseg import backend, files
 from tinyseg.cli.common import number, whole_number
 
-#: What each ladder is climbed with, by size: shape of x and output channels; shape of the maps, boxes, bins per side.
+#: What each ladder is climbed with, by size: shape of x and output channels; shape of the maps, boxes, bins per side;
+#: rows and columns of both matrices.
 CONVOLUTIONS = {"S": ((1, 16, 64, 64), 16), "M": ((1, 64, 100, 152), 64), "L": ((1, 128, 100, 152), 128)}
 REGIONS = {"S": ((1, 32, 25, 34), 16, 7), "M": ((1, 256, 50, 68), 100, 14), "L": ((1, 256, 50, 68), 512, 7)}
-LIBRARIES = ("torch", "torchvision")
+MATRICES = {"S": 512, "M": 2048, "L": 4096}
+LIBRARIES = ("torch", "torchvision", "torch.cuda")
 #: Turns that the slowest rung takes part in.
 FEWEST = 3
 
@@ -54,6 +59,7 @@ class Climb(NamedTuple):
     arrays: str
     flops: int
     bytes: int
+    peaks: dict  # of the processor or the GPU
     rungs: list
     others: list  # libraries
 
@@ -72,14 +78,37 @@ class Climb(NamedTuple):
 
 
 def operator_of(name, size):
-    """Return the operator that a ladder is measured with: a `benchmarks.operator.Operator`."""
-    if name == "conv2d":
-        shape, outputs = CONVOLUTIONS[size]
-        return conv2d(shape, (outputs, shape[1], 3, 3), padding=(1, 1))
-    return roi_align(*REGIONS[size])
+    """Return the operator that a ladder is measured with."""
+    if name == "matmul_cuda":
+        return matmul(MATRICES[size])
+    if name == "roi_align":
+        return roi_align(*REGIONS[size])
+    shape, outputs = CONVOLUTIONS[size]
+    return conv2d(shape, (outputs, shape[1], 3, 3), padding=(1, 1))
 
 
-def climb(name, size, against, effort):
+def matmul(edge):
+    """Return the operator of a product of two square matrices. The naive kernels have it as a linear layer."""
+    ends = [0, -1]
+
+    def forward(k, a, saved):
+        if hasattr(k, "matmul_forward"):
+            return k.matmul_forward(a.a, a.b)
+        return k.linear_forward(a.a, np.ascontiguousarray(a.b.T))
+
+    return Operator(
+        "matmul",
+        text(edge, edge) + "-" + text(edge, edge),
+        lambda rng: {"a": normal(rng, edge, edge), "b": normal(rng, edge, edge) / np.float32(np.sqrt(edge))},
+        {"forward": forward},
+        theirs=lambda torch, t: t.a @ t.b,
+        flops={"forward": 2 * edge**3},
+        probe=lambda direction, a: ({"a": a.a[ends], "b": a.b[:, ends]}, [np.ix_(ends, ends)]),
+        tolerance=1e-4,
+    )
+
+
+def climb(name, size, against, effort, limits):
     """Check and time the rungs of an operator's ladder.
 
     Parameters
@@ -92,43 +121,66 @@ def climb(name, size, against, effort):
         Libraries that take part, where the operator is theirs.
     effort : Effort
         Most turns, and seconds for all rungs together.
+    limits : dict
+        Peaks of what it runs on.
 
     Returns
     -------
     Climb
         A rung whose result is wrong has an error instead of times.
     """
-    operator = operator_of(name, size)
+    operator, on_gpu = operator_of(name, size), name in ladder.CUDA_OPERATORS
     changes = {rung.name: rung.change for rung in ladder.rungs(name)}
-    ready = {rung.name: _entrant(rung, operator) for rung in ladder.rungs(name)}
+    entrant = _entrant_on_gpu if on_gpu else _entrant
+    ready = {rung.name: entrant(rung, operator) for rung in ladder.rungs(name)}
     for library in operator.libraries("forward"):
-        if library in against:
+        if library in against and entrants.on_gpu(library) == on_gpu:
             ready[library] = operator.entrant(library, "forward")
     prepared = {name: (lambda entrant=entrant: entrant) for name, entrant in ready.items()}
     checked, size_out = measure(prepared, operator.reference("forward"), operator.tolerance, Effort(0, 0))
-    right = {name: ready[name].call for name, timing in checked.items() if timing.error is None}
+    right = {name: ready[name] for name, timing in checked.items() if timing.error is None}
     seconds = in_turns(right, effort)
     steps = [Step(n, changes.get(n, ""), t.first, seconds.get(n, []), t.error) for n, t in checked.items()]
     cut = len(changes)
     work = operator.flops["forward"], operator.bytes_read("forward") + size_out
-    return Climb(name, size, operator.arrays, *work, steps[:cut], steps[cut:])
+    return Climb(name, size, operator.arrays, *work, limits, steps[:cut], steps[cut:])
 
 
 def _entrant(rung, operator):
     """Return the entrant of a rung: the operator calls it as it would call a backend."""
+    module = _module(rung, operator)
+    return Entrant(lambda: operator.calls["forward"](module, operator.inputs(), None), parts)
+
+
+def _entrant_on_gpu(rung, operator):
+    """Return the entrant of a rung for GPUs. Its inputs lie there beforehand, in several copies."""
+    from benchmarks import gpu_clock
+    from kernels.cuda import to_device, to_host
+
+    module, calls = _module(rung, operator), []
+    for _ in range(gpu_clock.copies(operator.bytes_read("forward"))):
+        inputs = {name: to_device(array) for name, array in vars(operator.inputs()).items() if name != "dy"}
+        calls.append(partial(operator.calls["forward"], module, SimpleNamespace(**inputs), None))
+    call = gpu_clock.taken_in_turn(calls)
+    return Entrant(call, lambda result: [to_host(part) for part in parts(result)], gpu_clock.Stopwatch(len(calls)))
+
+
+def _module(rung, operator):
+    """Return a rung as a module that has it under the operator's name."""
 
     def forward(*arrays, dilation=(1, 1), groups=1, **how):
         return rung.function(*arrays, **how)
 
-    module = SimpleNamespace(**{f"{operator.name}_forward": forward})
-    return Entrant(lambda: operator.calls["forward"](module, operator.inputs(), None), parts)
+    return SimpleNamespace(**{f"{operator.name}_forward": forward})
 
 
-def in_turns(calls, effort):
+def in_turns(ready, effort):
     """Return the seconds per call of each turn, by name. Who is slow takes part in few turns, evenly spread."""
+    calls = {name: entrant.call for name, entrant in ready.items()}
+    clocks = {name: entrant.stopwatch.seconds if entrant.stopwatch else _seconds for name, entrant in ready.items()}
     plan = {}
     for name, call in calls.items():
-        took = max(_seconds(call, 1), 1e-7)  # the second call: nothing is left to compile
+        took = max(clocks[name](call, 1), 1e-7)  # the second call: nothing is left to compile
         often, settle = math.ceil(TURN / took), took < SETTLE
         share = effort.seconds / len(calls) / (took * (often + settle))
         plan[name] = often, settle, min(effort.turns, max(FEWEST, int(share)))
@@ -138,7 +190,7 @@ def in_turns(calls, effort):
             if turn * turns // effort.turns < (turn + 1) * turns // effort.turns:
                 if settle:
                     calls[name]()
-                seconds[name].append(_seconds(calls[name], often))
+                seconds[name].append(clocks[name](calls[name], often))
     return seconds
 
 
@@ -153,9 +205,9 @@ def _seconds(call, often):
 # ---- results ---------------------------------------------------------------------------------------------------------
 
 
-def table(climbed, limits):
+def table(climbed):
     """Return a ladder as a Markdown table whose columns are aligned, to be read in a terminal too."""
-    least, _ = peaks.bound(climbed.flops, climbed.bytes, limits)
+    least, _ = peaks.bound(climbed.flops, climbed.bytes, climbed.peaks)
     rows = [["rung", "what it changes", "ms", "GFLOP/s", "GB/s", "of peak", "x before", "x first"]]
     first = before = None
     for number_, step in zip(count(1), climbed.steps, strict=False):
@@ -185,28 +237,29 @@ def _line(cells, widths):
 
 _LEGEND = """\
 Times are milliseconds: the median of the turns, with its middle half (25 to 75 %); every result was checked against \
-the textbook kernels before it was timed. GFLOP/s counts the textbook's multiplications and additions, GB/s every \
-number that must be read or written once. "Of peak" is the least time that either allows on this machine, by the time \
-taken; Winograd convolution, which multiplies less, can exceed it. "x before" and "x first": how many times as fast as \
-the rung before, and as the first."""
+the textbook kernels before it was timed. Those of a GPU are its own, by its events. GFLOP/s counts the textbook's \
+multiplications and additions, GB/s every number that must be read or written once. "Of peak" is the least time that \
+either allows on this machine, by the time taken; Winograd convolution, which multiplies less, can exceed it. "x \
+before" and "x first": how many times as fast as the rung before, and as the first."""
 
 
-def markdown(climbs, machine, limits):
+def markdown(climbs, machine):
     """Return a page with all ladders."""
     about = ", ".join(f"{key} {value}" for key, value in machine.items())
     parts_ = [
         "# Ladders",
         f"`{command_line()}`",
         about[0].upper() + about[1:] + ".",
-        f"Peaks: {limits['flops'] / 1e9:.0f} GFLOP/s of multiply-adds, {limits['bytes'] / 1e9:.1f} GB/s of copying.",
         _LEGEND,
     ]
     for climbed in climbs:
-        parts_ += [f"## {climbed.title}", table(climbed, limits)]
+        flops, size = climbed.peaks["flops"] / 1e9, climbed.peaks["bytes"] / 1e9
+        limits = f"Peaks: {flops:.0f} GFLOP/s of multiply-adds, {size:.1f} GB/s of copying."
+        parts_ += [f"## {climbed.title}", limits, table(climbed)]
     return "\n\n".join(parts_) + "\n"
 
 
-def draw(climbs, machine, limits):
+def draw(climbs, machine):
     """Return the picture: a panel for each ladder, a bar for each rung, rates on a logarithmic scale."""
     from matplotlib.figure import Figure
 
@@ -214,13 +267,13 @@ def draw(climbs, machine, limits):
     figure = Figure(figsize=(9, 0.8 + 0.34 * sum(heights)), dpi=110, layout="constrained")
     panels = figure.subplots(len(climbs), 1, squeeze=False, gridspec_kw={"height_ratios": heights})[:, 0]
     for panel, climbed in zip(panels, climbs, strict=True):
-        _draw_panel(panel, climbed, limits)
+        _draw_panel(panel, climbed)
     panels[-1].set_xlabel("GFLOP/s, counted in the textbook's operations (logarithmic)")
-    figure.suptitle(f"{machine['processor']}, threads: {machine['threads']}", fontsize=9, color="#444444")
+    figure.suptitle(plots.machine_line(machine), fontsize=9, color="#444444")
     return figure
 
 
-def _draw_panel(panel, climbed, limits):
+def _draw_panel(panel, climbed):
     """Draw the bars of one ladder, its roof, and what each rung gained."""
     from matplotlib.ticker import FuncFormatter
 
@@ -231,7 +284,7 @@ def _draw_panel(panel, climbed, limits):
     # plain lists: of an array with one element Matplotlib below 3.11 asks for a number, which NumPy warns about
     errors = [np.subtract(rates, low).tolist(), np.subtract(high, rates).tolist()]
     panel.barh(range(len(timed)), rates, color=colours, height=0.7, xerr=errors, ecolor="#888888")
-    roof = climbed.flops / peaks.bound(climbed.flops, climbed.bytes, limits)[0] / 1e9
+    roof = climbed.flops / peaks.bound(climbed.flops, climbed.bytes, climbed.peaks)[0] / 1e9
     panel.axvline(roof, color="black", lw=1, ls="--", zorder=0)
     left, right = min(rates, default=1) / 2, max([roof, *high])
     for i, (step, rate, end) in enumerate(zip(timed, rates, high, strict=True)):
@@ -249,17 +302,16 @@ def _draw_panel(panel, climbed, limits):
     panel.set_title(f"{climbed.title}   (dashed: bound of this machine, {roof:.3g})", loc="left", fontsize=9)
 
 
-def leave(folder, climbs, machine, limits):
+def leave(folder, climbs, machine):
     """Write ladder.json, ladder.md, ladder.png and ladder.svg."""
     data = {
         "machine": machine,
         "command": command_line(),
-        "peaks": limits,
         "ladders": [{**c._asdict(), "rungs": _plain(c.rungs), "others": _plain(c.others)} for c in climbs],
     }
     files.write_text(folder / "ladder.json", json.dumps(data, indent=1) + "\n")
-    files.write_text(folder / "ladder.md", markdown(climbs, machine, limits))
-    plots.save(folder, "ladder", draw(climbs, machine, limits))
+    files.write_text(folder / "ladder.md", markdown(climbs, machine))
+    plots.save(folder, "ladder", draw(climbs, machine))
 
 
 def _plain(steps):
@@ -273,15 +325,16 @@ def _plain(steps):
 def add_arguments(parser):
     """Add the options of ``tinyseg bench ladder``."""
     parser.epilog = "The rungs are functions in kernels/ladder: read them in order, each says what it changes and why."
-    known = ", ".join(ladder.OPERATORS)
-    parser.add_argument("operators", nargs="*", metavar="OPERATOR", help=f"{known} (default: all)")
+    default, on_gpu = ", ".join(ladder.OPERATORS), ", ".join(ladder.CUDA_OPERATORS)
+    known = f"{default} (these by default); on a GPU: {on_gpu}"
+    parser.add_argument("operators", nargs="*", metavar="OPERATOR", help=known)
     parser.add_argument("--sizes", type=names, default=("M",), metavar="S,M,L", help="of S, M, L (default: M)")
     parser.add_argument(
         "--against",
         type=names,
         default=(),
         metavar="NAMES",
-        help="another library beside the rungs: torch (conv2d), torchvision (roi_align)",
+        help="another library beside the rungs: torch (conv2d), torchvision (roi_align), torch.cuda (on a GPU)",
     )
     parser.add_argument(
         "--turns", type=whole_number(FEWEST), default=25, metavar="N", help="times in turn, at most (default: 25)"
@@ -299,27 +352,41 @@ def run(args):
     operators, libraries = _check(args)
     folder = files.make_folder(args.out)
     entrants.share_threads(libraries)
-    limits = peaks.peaks(backend.get_num_threads())
-    machine = entrants.machine(["cpu", *libraries])
+    places = dict.fromkeys("cuda" if name in ladder.CUDA_OPERATORS else "cpu" for name in operators)
+    limits = {place: _peaks(place) for place in places}
+    machine = entrants.machine([*places, *libraries])
     climbs, stopped = [], False
     try:
         for name in operators:
+            of_place = limits["cuda" if name in ladder.CUDA_OPERATORS else "cpu"]
             for size in args.sizes:
-                climbs.append(climb(name, size, libraries, Effort(args.turns, args.seconds)))
-                print(f"\n{climbs[-1].title}\n\n{table(climbs[-1], limits)}", flush=True)
+                climbs.append(climb(name, size, libraries, Effort(args.turns, args.seconds), of_place))
+                print(f"\n{climbs[-1].title}\n\n{table(climbs[-1])}", flush=True)
     except KeyboardInterrupt:
         stopped = True
     if climbs:
-        leave(folder, climbs, machine, limits)
+        leave(folder, climbs, machine)
     print(f"\n{len(climbs)} ladders saved in {folder}" + (", which is all until you stopped" if stopped else ""))
     return 130 if stopped else int(any(step.error for climbed in climbs for step in climbed.steps))
 
 
+def _peaks(place):
+    """Return the peaks of the processor, ``"cpu"``, or of the GPU."""
+    if place == "cpu":
+        return peaks.peaks(backend.get_num_threads())
+    from benchmarks import gpu_peaks
+
+    return gpu_peaks.peaks()
+
+
 def _check(args):
-    """Return the operators to measure and the libraries that are there; raise ValueError for unknown ones."""
-    unknown = [name for name in args.operators if name not in ladder.OPERATORS]
-    if unknown:
-        raise ValueError(f"there is no ladder of {unknown[0]!r}; expected some of {', '.join(ladder.OPERATORS)}")
+    """Return the operators to measure and the libraries that are there; raise ValueError where something is not."""
+    known = ladder.OPERATORS + ladder.CUDA_OPERATORS
+    for name in args.operators:
+        if name not in known:
+            raise ValueError(f"there is no ladder of {name!r}; expected some of {', '.join(known)}")
+        if name in ladder.CUDA_OPERATORS and (reason := why_not()):
+            raise ValueError(f"the ladder of {name!r} needs a GPU to be timed on: {reason}")
     check_sizes(args.sizes)
     for name in args.against:
         if name not in LIBRARIES:

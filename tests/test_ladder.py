@@ -13,7 +13,7 @@ from tolerances import TOLERANCES, Tolerance, assert_close
 
 import kernels
 from benchmarks import ladder as bench
-from benchmarks.measure import Effort
+from benchmarks.measure import Effort, Entrant
 from kernels import ladder
 from kernels.ladder import conv2d, roi_align
 from kernels.ladder.conv2d import register_tile, rung5_tile, rung6_winograd
@@ -366,7 +366,7 @@ def test_slow_rungs_take_part_in_few_turns_spread_over_the_run(monkeypatch):
         return took[call()]
 
     monkeypatch.setattr(bench, "_seconds", seconds)
-    result = bench.in_turns({name: (lambda name=name: name) for name in took}, Effort(20, 15.0))
+    result = bench.in_turns({name: Entrant(lambda name=name: name, None) for name in took}, Effort(20, 15.0))
     assert {name: len(times) for name, times in result.items()} == {"slow": 3, "middle": 5, "fast": 20}
     turns = "".join(name[0] for name in order[3:]).split("f")[1:]
     assert [i for i, others in enumerate(turns) if "s" in others] != [0, 1, 2]
@@ -376,9 +376,9 @@ def test_slow_rungs_take_part_in_few_turns_spread_over_the_run(monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["relu"], "there is no ladder of 'relu'; expected some of conv2d, roi_align"),
+        (["relu"], "there is no ladder of 'relu'; expected some of conv2d, roi_align, matmul_cuda, conv2d_cuda"),
         (["--sizes", "S,XL"], "--sizes is 'S,XL'; expected some of S, M, L"),
-        (["--against", "jax"], "--against has 'jax'; expected some of torch, torchvision"),
+        (["--against", "jax"], "--against has 'jax'; expected some of torch, torchvision, torch.cuda"),
         (["--turns", "2"], "argument --turns: 2 is less than 3 (see 'tinyseg bench ladder --help')"),
     ],
 )

@@ -1,6 +1,7 @@
 """Every rung of the ladders for GPUs: right over odd shapes, clean under the tracer, and as its docstring counts it."""
 
 import doctest
+import json
 
 import numpy as np
 import pytest
@@ -11,10 +12,12 @@ from tolerances import TOLERANCES, assert_close
 
 import kernels
 from benchmarks import cuda_code
+from benchmarks import ladder as bench
 from kernels import ladder
 from kernels.cuda import gemm
 from kernels.cuda.device import SIMULATED
 from kernels.ladder import conv2d_cuda, matmul_cuda
+from tinyseg import cli
 
 naive, cuda = kernels.get("naive"), kernels.get("cuda")
 BOTH = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
@@ -45,6 +48,7 @@ CONVOLUTIONS = [
     ((2, 3, 5, 7), 4, (3, 3), (1, 1), (1, 1)),
     ((1, 2, 4, 4), 3, (3, 3), (1, 1), (0, 0)),
     ((1, 9, 3, 5), 17, (2, 3), (1, 1), (1, 0)),
+    ((1, 9, 5, 3), 20, (2, 2), (1, 1), (0, 1)),
     ((2, 3, 5, 6), 2, (3, 3), (2, 2), (1, 1)),
     ((1, 2, 7, 9), 5, (2, 5), (3, 2), (0, 4)),
     ((1, 1, 3, 2), 2, (3, 3), (1, 1), (4, 3)),
@@ -134,7 +138,7 @@ def test_matmul_is_clean(rung, dtype):
 @every_rung("conv2d_cuda")
 def test_conv2d_is_clean(rung, dtype):
     with traced() as traces:
-        check_convolution(rung, dtype, (2, 2, 5, 4), 5, (2, 3), (2, 1), (1, 0))
+        check_convolution(rung, dtype, (2, 2, 5, 4), 8, (2, 3), (2, 1), (1, 0))
     assert traces and not [problem for _, trace in traces for problem in trace.mistakes]
 
 
@@ -172,18 +176,20 @@ class Count:
         self.requests, self.sectors = _read("global", trace)
         self.shared = _read("shared", trace)
         self.bytes = 32 * self.sectors / operations
-        self.registers = codes[f"{kernel.name} sm_90 float32"].registers
+        self.code = codes[f"{kernel.name} sm_90 float32"] if kernel.name.startswith("rung") else None
 
     def __str__(self):
         text = (
             f"Counted: {self.requests} requests read {self.sectors} sectors of global memory, {self.bytes:.3g} bytes "
-            "per operation; "
+            "per operation"
         )
         if self.shared[0]:
-            text += f"{self.shared[0]} requests read shared memory in {self.shared[1]} passes; "
-        text += f"{self.registers} registers."
-        return text + "".join(f" Before that, {requests} requests read {sectors} sectors."
-                              for requests, sectors in self.before)  # fmt: skip
+            text += f"; {self.shared[0]} requests read shared memory in {self.shared[1]} passes"
+        if self.code:
+            text += f"; {self.code.registers} registers"
+        for requests, sectors in self.before:
+            text += f". Before that, {requests} requests read {sectors} sectors"
+        return text + "."
 
 
 def _read(space, trace):
@@ -297,3 +303,52 @@ def test_the_stored_table_holds_every_rung_without_spills(operator):
         of_rung = {key: code for key, code in codes.items() if key.startswith(f"{name} ")}
         assert len(of_rung) == len(cuda_code.TARGETS) * len(cuda_code.TYPES), name
         assert all(code.spills == code.local == 0 for code in of_rung.values())
+
+
+# ---- the benchmark ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Make size S tiny, and the peaks of the GPU known."""
+    monkeypatch.setitem(bench.MATRICES, "S", 8)
+    monkeypatch.setitem(bench.CONVOLUTIONS, "S", ((1, 2, 4, 5), 3))
+    monkeypatch.setattr(bench, "_peaks", lambda place: {"cuda": {"flops": 1e13, "bytes": 1e12}}[place])
+
+
+def run_benchmark(operators, tmp_path):
+    """Run the benchmark; return its exit code and what it left as JSON."""
+    command = ["bench", "ladder", *operators, "--sizes", "S", "--turns", "3", "--seconds", "0", "--out", str(tmp_path)]
+    code = cli.main(command)
+    return code, json.loads((tmp_path / "ladder.json").read_text())
+
+
+@pytest.mark.cuda
+def test_benchmark_climbs_on_the_gpu(small, tmp_path, capsys):
+    code, found = run_benchmark(ladder.CUDA_OPERATORS, tmp_path)
+    assert code == 0 and found["machine"]["gpu"]
+    printed, page = capsys.readouterr().out, (tmp_path / "ladder.md").read_text()
+    assert [climbed["operator"] for climbed in found["ladders"]] == list(ladder.CUDA_OPERATORS)
+    for climbed in found["ladders"]:
+        assert climbed["peaks"] == {"flops": 1e13, "bytes": 1e12}
+        assert [step["name"] for step in climbed["rungs"]] == [r.name for r in ladder.rungs(climbed["operator"])]
+        for number, step in enumerate(climbed["rungs"], 1):
+            assert len(step["seconds"]) == 3 and min(step["seconds"]) > 0 and step["error"] is None
+            assert f"| {number} {step['name']} " in printed and f"| {number} {step['name']} " in page
+
+
+@pytest.mark.cuda
+def test_benchmark_tells_of_a_wrong_rung_and_does_not_time_it(small, monkeypatch, tmp_path, capsys):
+    right = matmul_cuda.RUNGS[0]
+    wrong = right._replace(name="wrong", function=lambda a, b: right.function(b, a))
+    monkeypatch.setattr(matmul_cuda, "RUNGS", (right, wrong))
+    code, found = run_benchmark(["matmul_cuda"], tmp_path)
+    assert code == 1 and "ERROR wrong result: off by" in capsys.readouterr().out
+    assert [len(step["seconds"]) for step in found["ladders"][0]["rungs"]] == [3, 0]
+
+
+@pytest.mark.parametrize("operator", ladder.CUDA_OPERATORS)
+def test_benchmark_without_a_gpu_says_so_in_one_line(fails, monkeypatch, operator):
+    monkeypatch.setattr(bench, "why_not", lambda: "no NVIDIA GPU with its driver was found")
+    message = f"the ladder of {operator!r} needs a GPU to be timed on: no NVIDIA GPU with its driver was found"
+    assert fails("bench", "ladder", "conv2d", operator) == message

@@ -10,7 +10,7 @@ warp's requests. ``python -m benchmarks ladder conv2d_cuda`` checks and times al
 
 The last rung is the kernel in use, ``kernels/cuda/implicit_gemm.py``. Against rung 5 it has tiles of up to 128 x 128
 with 8 x 8 outputs for each thread, copies the next step's values while it multiplies, cuts long sums with few tiles
-into parts, and can do strides, dilation and groups, and the gradient of the input as well.
+into parts, fills the weights up to whole tiles, and can do dilation and groups and the gradient of the input as well.
 """
 
 from kernels.cuda.conv2d import conv2d_forward
@@ -28,6 +28,6 @@ RUNGS = (
     Rung("coalesced", "neighbouring threads have neighbouring pixels", rung2_coalesced.conv2d_forward),
     Rung("shared", "a product of matrices, tiles of 16 x 16 shared", rung3_shared.conv2d_forward),
     Rung("registers", "4 x 4 sums in a thread's registers", rung4_registers.conv2d_forward),
-    Rung("vectors", "weights in order, 16 bytes at a time", rung5_vectors.conv2d_forward),
+    Rung("vectors", "weights transposed, 16 bytes at a time", rung5_vectors.conv2d_forward),
     Rung("final", "kernels.cuda: 8 x 8 sums, copies while multiplying", conv2d_forward),
 )

@@ -16,7 +16,7 @@ def matmul(a, b):
     No thread waits for memory while it could multiply, and one barrier a step is enough.
 
     Counted: 128 requests read 512 sectors of global memory, 0.0312 bytes per operation; 512 requests read shared
-    memory in 2048 passes; 127 registers. Parameters: see `kernels.ladder.matmul_cuda`.
+    memory in 2048 passes. Parameters: see `kernels.ladder.matmul_cuda`.
     """
     y, a, b = prepare(a, b)
     return gemm.product(a, b) if y.size else y
