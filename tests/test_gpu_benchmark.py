@@ -3,6 +3,7 @@
 import json
 import math
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -212,6 +213,90 @@ def test_an_ordinary_run_takes_the_gpu_too(tmp_path, monkeypatch):
 
 
 # ---- the clock -------------------------------------------------------------------------------------------------------
+
+
+class Gpu:
+    """A GPU made of two numbers: when the host is, and when the line of work on the GPU will be done."""
+
+    def __init__(self, monkeypatch):
+        from benchmarks import gpu_clock
+
+        self.now = self.done = 0.0
+        self.held = []
+        monkeypatch.setattr(gpu_clock, "SIMULATED", False)
+        monkeypatch.setattr(gpu_clock, "cuda", self)
+        monkeypatch.setattr(gpu_clock, "hold", self.hold)
+        monkeypatch.setattr(gpu_clock, "synchronize", self.synchronize)
+        monkeypatch.setattr(gpu_clock, "time", SimpleNamespace(perf_counter=lambda: self.now))
+
+    def event(self):
+        event = SimpleNamespace(synchronize=self.synchronize)
+        event.record = lambda: setattr(event, "time", max(self.now, self.done))
+        return event
+
+    def event_elapsed_time(self, start, end):
+        return 1e3 * (end.time - start.time)
+
+    def hold(self, seconds):
+        self.held.append(seconds)
+        self.done = max(self.now, self.done) + seconds
+        return seconds
+
+    def synchronize(self):
+        self.now = max(self.now, self.done)
+
+    def kernel(self, launch, work, waits=False):
+        def call():
+            self.now += launch
+            self.done = max(self.now, self.done) + work
+            if waits:
+                self.synchronize()
+
+        return call
+
+
+@pytest.mark.parametrize(("launch", "work"), [(20e-6, 2e-6), (20e-6, 3e-3), (5e-3, 1e-3)])
+def test_seconds_are_those_of_the_gpu_however_long_a_launch_takes(monkeypatch, launch, work):
+    from benchmarks import gpu_clock
+
+    pretended, watch = Gpu(monkeypatch), gpu_clock.Stopwatch(3)
+    call = pretended.kernel(launch, work)
+    assert watch.seconds(call, 300) == pytest.approx(work) and not watch.waits
+    # a thousand launches at most wait in line
+    assert max(pretended.held) < 8 * max(gpu_clock._LINE, launch)
+    assert watch.seconds_called(call, 300) == pytest.approx(max(launch, work), rel=0.02)
+
+
+def test_launches_that_became_slower_are_timed_again(monkeypatch):
+    from benchmarks import gpu_clock
+
+    pretended, watch = Gpu(monkeypatch), gpu_clock.Stopwatch()
+    assert watch.seconds(pretended.kernel(10e-6, 1e-6), 50) == pytest.approx(1e-6)
+    assert watch.seconds(pretended.kernel(40e-6, 1e-6), 50) == pytest.approx(1e-6)
+
+
+def test_a_call_that_waits_is_found_out_and_its_time_has_the_hosts_part(monkeypatch):
+    from benchmarks import gpu_clock
+
+    pretended, watch = Gpu(monkeypatch), gpu_clock.Stopwatch()
+    assert watch.seconds(pretended.kernel(20e-6, 5e-6, waits=True), 100) == pytest.approx(25e-6)
+    assert watch.waits
+
+
+def test_kernels_one_by_one_are_those_of_the_gpu_too(monkeypatch):
+    from benchmarks import gpu_clock
+    from kernels.cuda.device import Kernel
+
+    pretended, shared = Gpu(monkeypatch), SimpleNamespace(name="a.kernel")
+    monkeypatch.setattr(Kernel, "run", lambda self, work: pretended.kernel(20e-6, work)())
+
+    def call():
+        Kernel.run(shared, 2e-6)
+        pretended.synchronize()
+        Kernel.run(shared, 3e-6)
+        Kernel.run(SimpleNamespace(name="b.kernel"), 1e-6)
+
+    assert gpu_clock.by_kernel(call) == {"a.kernel": pytest.approx(5e-6), "b.kernel": pytest.approx(1e-6)}
 
 
 @on_gpu
