@@ -191,10 +191,11 @@ class _Recorder:
         operator, folded = _operator(call)
         costs, given, made = cost(call), arrays_in(call.arguments), arrays_in(call.result)
         flops_per_second = self._peaks["flops"] * 4 / given[0].itemsize  # half as many in float64
+        backward = call.name.endswith("_backward")
         return PlanRow(
-            layer=self._layer(given, made) or operator,
+            layer=self._layer(given, () if backward else made[1:]) or operator,
             operator=operator,
-            backward=call.name.endswith("_backward"),
+            backward=backward,
             folded=folded,
             input_shape=given[0].shape,
             output_shape=made[0].shape if made else (),
@@ -205,11 +206,14 @@ class _Recorder:
             seconds=call.seconds,
         )
 
-    def _layer(self, given, made):
-        """Return the name of the layer whose parameters a call was given."""
+    def _layer(self, given, statistics):
+        """Return the name of the layer whose parameters a call was given.
+
+        Its statistics, those of a normalisation, stand for it from now on: the backward call may be given them alone.
+        """
         name = next((self._layers[id(array)] for array in given if id(array) in self._layers), "")
         if name:
-            for saved in made[1:]:  # statistics of a normalisation: its backward call may be given them alone
+            for saved in statistics:
                 self._layers[id(saved)] = name
                 self._kept.append(saved)
         return name
