@@ -73,7 +73,7 @@ def _compiled(python, copy):
             count = BYTES * 8 // kinds[2].dtype.bitwidth
             at_vectors, at_local = (context.make_array(kinds[i])(context, builder, arguments[i]).data for i in (0, 2))
             index_, place_ = (context.cast(builder, arguments[i], kinds[i], types.intp) for i in (1, 3))
-            if not isinstance(kinds[0].dtype, types.Record):
+            if kinds[0].dtype == kinds[2].dtype:  # elements, not vectors
                 index_ = builder.mul(index_, index_.type(count))
             wide = ir.VectorType(element, count).as_pointer(at_vectors.type.addrspace)
             whole = builder.bitcast(builder.gep(at_vectors, [index_]), wide)
