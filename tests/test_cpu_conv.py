@@ -535,6 +535,22 @@ def test_the_weights_of_an_output_channel_can_be_scaled(guards, rng, dtype):
         assert_near(y, expected, f"{channels} {kernel}")
 
 
+@BOTH
+@pytest.mark.parametrize("channels", [3, 17, 70])  # pixels that are read where they are, and packed ones
+@pytest.mark.parametrize("guards", ["points"], indirect=True)
+def test_kernels_side_by_side_can_be_scaled_and_end_in_a_residual_and_a_relu(guards, rng, dtype, channels):
+    for width in (12, 19, 32):
+        x, weight = (np.asarray(rng.standard_normal(s), dtype) for s in ((2, 3, 6, 2 * width), (channels, 3, 2, 2)))
+        scale, bias = np.asarray(rng.standard_normal((2, channels)), dtype)
+        residual = np.asarray(rng.standard_normal((2, channels, 3, width)), dtype)
+        expected = naive.conv2d_forward(x, weight * scale[:, None, None, None], bias, stride=2) + residual
+        for relu in (True, False):
+            inputs = [guards.place(a) for a in (x, weight, bias, residual)]
+            y = conv_relu.conv2d_relu_forward(*inputs[:3], stride=2, scale=scale, residual=inputs[3], relu=relu)
+            guards.check()
+            assert_near(y, naive.relu_forward(expected) if relu else expected, f"{width} {channels}")
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_a_nan_reaches_four_pixels_of_a_transposed_convolution(monkeypatch, rng, value):
     choose_algorithm(monkeypatch, "points")

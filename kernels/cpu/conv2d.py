@@ -11,6 +11,7 @@ from kernels.cpu import (
     planner,
     point_convolution,
     point_gradient,
+    point_pairs,
     point_spread,
     thin_convolution,
     thin_gradient,
@@ -181,6 +182,8 @@ def _directly(algorithm, x, weight, bias, size, rows, cols, ending):
     if algorithm == "points":
         if rows.step > 1:
             return point_spread.point_spread(x, weight[0], bias, scale, relu)
+        if point_pairs.pays(x.dtype, weight.shape[1], size, rows, cols):
+            return point_pairs.pair_correlate(x, weight[0], bias, size, scale, residual, relu)
         return point_convolution.point_correlate(x, weight[0], bias, size, rows, cols, scale, residual, relu)
     if scale is not None:
         weight = weight * scale.reshape(weight.shape[0], -1, 1, 1, 1)

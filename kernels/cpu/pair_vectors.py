@@ -1,13 +1,16 @@
 """Vector instructions of convolutions whose kernels of 2x2 lie side by side: each pixel belongs to one of them.
 
 Pixels of even and of odd columns belong to different taps. ``multiply_pairs`` computes both and writes them in turn, so
-that a transposed convolution is one product; ``pack_pairs`` takes them apart for its input gradient. As in ``vector``,
+that a transposed convolution is one product; the others take them apart, for its gradients. As in ``vector``,
 nothing here checks addresses.
 """
 
 from kernels.cpu.tiling import DOT, WIDE
 from kernels.cpu.vector import intrinsic
 from kernels.cpu.vector_writer import signature_of, write_with
+
+#: Vectors of ``gather_pairs``: with the parted pairs of one row they fit the registers.
+PAIR_COLUMNS = 2
 
 
 @intrinsic
@@ -89,6 +92,69 @@ def _write_multiply_pairs(
         with cut:
             for result, (place, mask) in zip(reversed(results), reversed(places), strict=True):
                 w.store_masked(result, place, mask)
+
+
+@intrinsic
+def gather_pairs(
+    typing_context, out, out_start, channel_size, channels, source, source_start, plane, planes, row_size, places,
+    spots, first, vectors, ahead, weights, weight_start, bias, bias_start, residual, add, relu,
+):  # fmt: skip
+    """Compute what ``multiply_wide`` does, for a kernel of 2x2 whose pixels are read where they are.
+
+    The tile is ``WIDE.rows`` output channels by ``PAIR_COLUMNS`` vectors, all of them whole. Number v goes to
+    ``out_start + places[first + v]``. Its first half meets the pairs at ``source_start + places[first + v + spots]`` of
+    two rows, ``row_size`` apart, in each of ``planes``; the second half those at ``places[first + v + 2 * spots]``.
+    Meanwhile the lines of the cache ``ahead`` of those that are read arrive.
+    """
+    signature = signature_of(
+        out, out_start, channel_size, channels, source, source_start, plane, planes, row_size, places, spots,
+        first, vectors, ahead, weights, weight_start, bias, bias_start, residual, add, relu,
+    )  # fmt: skip
+    return signature, write_with(_write_gather_pairs)
+
+
+def _write_gather_pairs(
+    w, out, out_start, channel_size, channels, source, source_start, plane, planes, row_size, places, spots,
+    first, vectors, ahead, weights, weight_start, bias, bias_start, residual, add, relu,
+):  # fmt: skip
+    builder, columns = w.builder, PAIR_COLUMNS
+    last_channel, last_vector = builder.sub(channels, w.int(1)), builder.sub(vectors, w.int(1))
+    index = [builder.add(first, w.smaller(w.int(v), last_vector)) for v in range(columns)]
+    source, weights, bias = w.at(source, source_start), w.at(weights, weight_start), w.at(bias, bias_start)
+    halves = [[w.at(source, w.get(w.at(places, builder.mul(spots, w.int(n))), i)) for i in index] for n in (1, 2)]
+    starts = [builder.add(out_start, w.get(places, i)) for i in index]
+    rows = [builder.mul(channel_size, w.smaller(w.int(m), last_channel)) for m in range(WIDE.rows)]
+    offsets = [builder.add(start, row) for row in rows for start in starts]
+    for offset in offsets:  # the lines of the output arrive while the sums are computed
+        w.prefetch(w.at(out, offset), to_write=True)
+
+    def add_plane(c, totals):
+        results = list(totals)
+        offset, here = builder.mul(c, plane), w.at(weights, builder.mul(c, w.int(4 * WIDE.rows)))
+        for half in halves:
+            for pointer in half:
+                w.prefetch(w.at(w.at(pointer, offset), ahead), nearest=False)
+        for row in range(2):
+            line = builder.add(offset, row_size) if row else offset
+            pairs = [[w.load(pointer, line) for pointer in pair] for pair in zip(*halves, strict=True)]
+            for side in range(2):
+                pixels = [w.every_other(*pair, side) for pair in pairs]
+                for m in range(WIDE.rows):
+                    weight = w.splat(w.get(here, w.int((2 * row + side) * WIDE.rows + m)))
+                    for v, pixel in enumerate(pixels):
+                        results[m * columns + v] = w.multiply_add(weight, pixel, results[m * columns + v])
+        return results
+
+    initial = [w.splat(w.get(bias, w.int(m))) for m in range(WIDE.rows) for _ in range(columns)]
+    totals = w.loop(planes, initial, add_plane)
+    totals = w.choose(
+        builder.icmp_signed("!=", add, w.int(0)),
+        lambda: [builder.fadd(total, w.load(residual, offset)) for total, offset in zip(totals, offsets, strict=True)],
+        totals,
+    )
+    # channels that are too many go to the place of the last first, which is then overwritten
+    for total, offset in zip(reversed(w.clamp(totals, relu)), reversed(offsets), strict=True):
+        w.store(total, w.at(out, offset))
 
 
 @intrinsic

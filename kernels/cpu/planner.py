@@ -5,7 +5,7 @@
     everywhere; with few channels the transforms outweigh what they save.
 ``channels`` (``panel_convolution.py``)
     Lanes are output channels: small, deep maps, whatever their width and stride.
-``points`` (``point_convolution.py``, ``point_spread.py``)
+``points`` (``point_convolution.py``, ``point_pairs.py``, ``point_spread.py``)
     1x1, and 2x2 with a stride of 2, transposed or not: lanes are pixels, whatever rows they are in.
 ``thin`` (``thin_convolution.py``)
     3x3 without stride, of few channels on one side, or in each group: pixels of a row that are read where they are.
