@@ -64,6 +64,8 @@ EXTRA = {
     },
     "cuda": {
         "batch_norm_relu": ("batch_norm_relu_forward", "batch_norm_relu_backward"),
+        "conv_relu": ("conv2d_relu_forward", "conv_transpose2d_relu_forward"),
+        "folding": ("folded_batch_norm",),
     },
 }
 

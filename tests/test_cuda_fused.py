@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 
-from kernels import cuda
-from tinyseg import Tensor, nn
+import tinyseg
+from kernels import cuda, naive
+from kernels.cuda import correlation, device
+from tinyseg import Tensor, models, nn
 
 pytestmark = pytest.mark.cuda
 
@@ -94,14 +96,106 @@ def test_what_normalisation_is_not_asked_for(rng):
         cuda.batch_norm_relu_backward(dy, x, statistics.astype(np.float64), True)
 
 
+# ---- convolution, scale, residual, ReLU ------------------------------------------------------------------------------
+
+
+CONVOLUTIONS = {  # small and large products, sums in parts and whole, groups, few channels
+    "plain": ((1, 3, 5, 4), (5, 3, 3, 3), {"padding": 1}),
+    "stride": ((2, 2, 7, 6), (3, 2, 3, 2), {"stride": (2, 1)}),
+    "groups": ((1, 4, 4, 4), (6, 2, 1, 1), {"groups": 2}),
+    "deep": ((1, 40, 2, 3), (3, 40, 1, 1), {}),
+    "depthwise": ((1, 3, 4, 4), (3, 1, 3, 3), {"groups": 3, "dilation": 1}),
+}
+
+
+@DTYPES
+@pytest.mark.parametrize("name", CONVOLUTIONS)
+@pytest.mark.parametrize("parts", ["scale bias residual relu", "residual", "scale bias", "relu"])
+def test_convolution_and_what_follows(name, parts, dtype, rng, few_channels):
+    x_shape, weight_shape, how = CONVOLUTIONS[name]
+    x, weight, bias, scale = normal(rng, dtype, x_shape, weight_shape, weight_shape[:1], weight_shape[:1])
+    bias, scale = bias if "bias" in parts else None, scale if "scale" in parts else None
+    factor = 1 if scale is None else scale.reshape(-1, 1, 1, 1)
+    expected = naive.conv2d_forward(x, weight * factor, bias, **how)
+    residual = np.asarray(rng.standard_normal(expected.shape), dtype) if "residual" in parts else None
+    expected = expected if residual is None else expected + residual
+    expected = np.maximum(expected, 0) if "relu" in parts else expected
+    given = {"scale": scale, "residual": residual, "relu": "relu" in parts}
+    actual = cuda.to_host(cuda.conv2d_relu_forward(x, weight, bias, **how, **given))
+    assert actual.dtype == dtype
+    rtol, atol = (1e-5, 2e-5) if dtype == np.float32 else (1e-12, 1e-12)
+    np.testing.assert_allclose(actual, expected, rtol=rtol, atol=atol)
+
+
+@pytest.fixture(params=["tiles", "few channels"])
+def few_channels(request, monkeypatch):
+    """Let groups of few channels be left to threads that work for themselves, though outputs are small."""
+    if request.param == "few channels":
+        monkeypatch.setattr(correlation, "_FEW_CHANNELS", 4)
+        monkeypatch.setattr(correlation, "_MANY_VALUES", 1)
+
+
+@DTYPES
+@pytest.mark.parametrize(("groups", "relu"), [(1, True), (2, True), (2, False)])
+def test_transposed_convolution_and_what_follows(groups, relu, dtype, rng, few_channels):
+    x, weight, bias, scale = normal(rng, dtype, (2, 4, 3, 2), (4, 6 // groups, 2, 2), (6,), (6,))
+    scaled = weight.reshape(groups, -1, 6 // groups, 2, 2) * scale.reshape(groups, 1, -1, 1, 1)
+    expected = naive.conv_transpose2d_forward(x, scaled.reshape(weight.shape), bias, 2, groups=groups)
+    expected = np.maximum(expected, 0) if relu else expected
+    actual = cuda.conv_transpose2d_relu_forward(x, weight, bias, 2, groups=groups, scale=scale, relu=relu)
+    np.testing.assert_allclose(cuda.to_host(actual), expected, rtol=1e-5, atol=2e-5 if dtype == np.float32 else 1e-12)
+
+
+def test_channels_in_two_halves(rng):
+    x, more, weight = normal(rng, np.float64, (1, 2, 4, 3), (1, 2, 4, 3), (3, 4, 3, 3))
+    expected = naive.conv2d_forward(np.concatenate([x, more], axis=1), weight, None, padding=1)
+    actual = cuda.conv2d_relu_forward(x, weight, padding=1, more=more, relu=False)
+    np.testing.assert_allclose(cuda.to_host(actual), expected, rtol=1e-12)
+
+
+def test_nan_stays_and_nothing_gives_nothing():
+    x = np.array([np.nan, -1, 2]).reshape(1, 1, 1, 3)
+    for residual in (None, np.zeros_like(x)):
+        y = cuda.conv2d_relu_forward(x, np.ones((1, 1, 1, 1)), residual=residual)
+        np.testing.assert_array_equal(cuda.to_host(y).ravel(), [np.nan, 0, 2])
+    assert cuda.conv2d_relu_forward(x[:0], np.ones((1, 1, 1, 1))).shape == (0, 1, 1, 3)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"residual": np.zeros((1, 1, 2, 3))}, r"residual has shape \(1, 1, 2, 3\); expected \(1, 1, 1, 3\)"),
+        ({"scale": np.zeros(2)}, r"scale has shape \(2,\); expected \(1,\), one value per output channel"),
+        ({"more": np.zeros((1, 1, 1, 2))}, "more has shape|weight has shape"),
+    ],
+)
+def test_what_does_not_fit_a_convolution(change, message):
+    with pytest.raises(ValueError, match=message):
+        cuda.conv2d_relu_forward(np.zeros((1, 1, 1, 3)), np.ones((1, 2 if "more" in change else 1, 1, 1)), **change)
+
+
+@DTYPES
+def test_a_normalisation_as_scale_and_shift(dtype, rng):
+    mean, gamma, beta, bias = normal(rng, dtype, (5,), (5,), (5,), (5,))
+    var = np.asarray(rng.uniform(0.5, 2, 5), dtype)
+    wide = [a.astype(np.float64) for a in (mean, var, gamma, beta, bias)]
+    for given in ((gamma, beta, bias), (None, None, None), (gamma, None, bias)):
+        g = 1 if given[0] is None else wide[2]
+        b, start = (0 if a is None else a.astype(np.float64) for a in given[1:])
+        scale, shift = host(cuda.folded_batch_norm(mean, var, *given, 0.1))
+        factor = g / np.sqrt(wide[1] + 0.1)
+        np.testing.assert_allclose(scale, factor, rtol=1e-6 if dtype == np.float32 else 1e-14)
+        np.testing.assert_allclose(shift, (start - wide[0]) * factor + b, rtol=1e-5 if dtype == np.float32 else 1e-12)
+    with pytest.raises(ValueError, match=r"beta has shape \(3,\); expected \(5,\)"):
+        cuda.folded_batch_norm(mean, var, None, beta[:3], None)
+
+
 # ---- networks --------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def called(monkeypatch):
     """Note the names of the kernels that are started."""
-    from kernels.cuda import device
-
     names: list = []
     run = device.Kernel.run
 
@@ -116,10 +210,10 @@ def called(monkeypatch):
 def test_layers_in_training_run_as_one(rng, called):
     x, residual = normal(rng, np.float64, (2, 2, 3, 4), (2, 2, 3, 4))
     results = []
-    for device in ("cpu", "cuda"):
-        module = nn.BatchNorm2d(2).to(np.float64).to(device)
+    for place in ("cpu", "cuda"):
+        module = nn.BatchNorm2d(2).to(np.float64).to(place)
         a, b = (Tensor(value, requires_grad=True) for value in (x, residual))
-        there = [a.to(device), b.to(device)]
+        there = [a.to(place), b.to(place)]
         y = module.relu(module.relu(there[0]), there[1])
         (y * y).sum().backward()
         tensors = y, a.grad, b.grad, module.weight.grad, module.bias.grad, module.running_var
@@ -128,4 +222,38 @@ def test_layers_in_training_run_as_one(rng, called):
         np.testing.assert_allclose(actual, expected, rtol=1e-10, atol=1e-12)
     assert {"normalising.normalise_relu", "normalising.normalise_residual_relu"} <= set(called)
     assert {"normalising.gradient_relu", "normalising.gradient_residual_relu"} <= set(called)
+    assert not any(name.startswith("relu.") for name in called)
+
+
+def test_a_network_at_inference_runs_as_one(rng, called):
+    tinyseg.manual_seed(5)
+    model = nn.Sequential(
+        nn.Conv2d(1, 2, 3, padding=1), nn.BatchNorm2d(2), nn.ReLU(), nn.ConvTranspose2d(2, 2, 2, stride=2), nn.ReLU()
+    ).to(np.float64)
+    model[1].running_mean.array = rng.standard_normal(2)
+    model[1].running_var.array = rng.uniform(0.5, 2, 2)
+    model.eval()
+    x = Tensor(rng.standard_normal((1, 1, 3, 3)))
+    with tinyseg.no_grad():
+        expected = model(x).numpy()
+        model.to("cuda")
+        for backend in ("cpu", "naive", "cuda"):  # whatever it is, operators run where their tensors lie
+            called.clear()
+            with tinyseg.use_backend(backend):
+                actual = model(x.to("cuda")).to("cpu").numpy()
+            np.testing.assert_allclose(actual, expected, rtol=1e-10, atol=1e-12)
+            assert "folding.fold_kernel" in called
+            assert not any(name.startswith(("relu.", "normalising.", "moments.")) for name in called)
+
+
+def test_a_unet_uses_them(rng, called):
+    tinyseg.manual_seed(3)
+    model = models.UNet(widths=(1, 2)).to("cuda")
+    x = Tensor(rng.standard_normal((2, 1, 2, 2)).astype(np.float32)).to("cuda")
+    with tinyseg.no_grad():
+        model.eval()(x)
+    assert "folding.fold_kernel" in called and not any(name.startswith(("relu.", "normalising.")) for name in called)
+    called.clear()
+    model.train().logits(x).sum().backward()
+    assert {"normalising.normalise_relu", "normalising.sums_relu", "normalising.gradient_relu"} <= set(called)
     assert not any(name.startswith("relu.") for name in called)

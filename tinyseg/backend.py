@@ -221,7 +221,7 @@ def _by_device(backend, name):
     # a GPU cannot change arrays of the host in place
     changing = {each for names in kernels.IN_PLACE.values() for each in names}
     of_host = "cpu" if backend == "cuda" and name in changing else backend
-    host = getattr(kernels.get(of_host), name)
+    host = getattr(kernels.get(of_host), name, None) or _of_device(name)  # the device alone may have it
 
     @wraps(host)
     def call(*args, **kwargs):

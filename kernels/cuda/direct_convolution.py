@@ -13,11 +13,11 @@ from kernels.cuda.device import cuda, typed_kernel
 from kernels.cuda.implicit_gemm import PLAN, phase_axis
 
 
-@typed_kernel(lambda T: (T[::1], T[::1], T[::1], T[::1], int64, int64, int64, PLAN))
+@typed_kernel(lambda T: (*(T[::1],) * 6, int64, int64, int64, int64, PLAN))
 def direct_kernel(T):
     ZERO = T(0)
 
-    def run(y, x, weight, bias, planes, pixels, transposed, g):
+    def run(y, x, weight, bias, scale, residual, planes, pixels, transposed, scaled, g):
         """A thread computes one output pixel after the other."""
         first_pixel, plane = cuda.grid(2)
         across, down = cuda.gridsize(2)
@@ -41,7 +41,7 @@ def direct_kernel(T):
                 )
                 sy, sx = oy // g.modulus_h * g.scale_h + start_y, ox // g.modulus_w * g.scale_w + start_x
                 total = ZERO
-                if g.has_bias:
+                if g.has_bias and not scaled:
                     total = bias[channel]
                 for c in range(g.C):
                     for i in range(count_y):
@@ -53,6 +53,14 @@ def direct_kernel(T):
                                 ix = sx + j * g.step_w
                                 if ix >= 0 and ix < g.W:
                                     total += weight[np.uint64(cell + j * g.skip_w)] * x[np.uint64(at + ix)]
+                if scaled:
+                    total *= scale[channel]
+                    if g.has_bias:
+                        total += bias[channel]
+                if g.has_residual:
+                    total += residual[np.uint64(plane * pixels + pixel)]
+                if g.relu and total < ZERO:  # not so for NaN
+                    total = ZERO
                 y[np.uint64(plane * pixels + pixel)] = total
                 pixel += across
             plane += down

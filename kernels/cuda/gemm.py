@@ -20,7 +20,7 @@ import numpy as np
 from numba.types import int64
 
 from kernels.cuda.array import empty
-from kernels.cuda.device import SIMULATED, Kernel, cuda, device_function, kernel, tile, typed_kernel
+from kernels.cuda.device import SIMULATED, Kernel, cuda, device_function, tile, typed_kernel
 
 #: Products summed in one step, for which shared memory is filled.
 DEPTH = tile(8, 8)
@@ -241,25 +241,37 @@ def product(a, b, bias=None, *, a_transposed=False, b_transposed=False):
     return finish(y, target, bias, 1, cols)
 
 
-def finish(y, parts, bias, plane, channels):
-    """Return ``y``, made the sum of its parts, plus a bias for each of ``channels`` planes, unless it is whole."""
+def finish(y, parts, bias, plane, channels, residual=None, relu=False):
+    """Return ``y``, made the sum of its parts and all that follows, unless it is whole.
+
+    There may follow a bias for each of ``channels`` planes, a residual and a ReLU.
+    """
     if parts is not y:
         _add_parts_kernel.over(
-            y.size, y.raw, parts.raw, (parts if bias is None else bias).raw, int(bias is not None),
-            y.size, parts.shape[0], plane, channels,
+            y.size, y.raw, parts.raw, *((parts if a is None else a).raw for a in (bias, residual)),
+            int(bias is not None), int(residual is not None), int(relu), y.size, parts.shape[0], plane, channels,
         )  # fmt: skip
     return y
 
 
-@kernel(lambda T: (T[::1], T[::1], T[::1], int64, int64, int64, int64, int64))
-def _add_parts_kernel(y, parts, bias, has_bias, size, splits, plane, channels):
-    for i in range(cuda.grid(1), size, cuda.gridsize(1)):
-        total = parts[i]
-        for split in range(1, splits):
-            total += parts[split * size + i]
-        if has_bias:
-            total += bias[i // plane % channels]
-        y[i] = total
+@typed_kernel(lambda T: (*(T[::1],) * 4, *(int64,) * 7))
+def _add_parts_kernel(T):
+    ZERO = T(0)
+
+    def add_parts(y, parts, bias, residual, has_bias, has_residual, relu, size, splits, plane, channels):
+        for i in range(cuda.grid(1), size, cuda.gridsize(1)):
+            total = parts[i]
+            for split in range(1, splits):
+                total += parts[split * size + i]
+            if has_bias:
+                total += bias[i // plane % channels]
+            if has_residual:
+                total += residual[i]
+            if relu and total < ZERO:  # not so for NaN
+                total = ZERO
+            y[i] = total
+
+    return add_parts
 
 
 def _product_kernel(a_transposed, b_transposed, size):

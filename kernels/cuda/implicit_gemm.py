@@ -65,11 +65,16 @@ class Plan(NamedTuple):
     splits: int
     size: int
     has_bias: int
+    has_residual: int
+    relu: int
 
 
-@kernel(lambda T: (T[::1], T[::1], int64, int64, int64, int64, int64, int64), threads=PACKING_THREADS)
-def pack_kernel(packed, weight, rows, width, M, C, taps, transposed):
-    """Copy weights to [group][chunk of channels][tap][channel of the chunk][m]; a block takes a row of m at a time."""
+@kernel(lambda T: (*(T[::1],) * 3, int64, int64, int64, int64, int64, int64, int64), threads=PACKING_THREADS)
+def pack_kernel(packed, weight, scale, rows, width, M, C, taps, transposed, scaled):
+    """Copy weights to [group][chunk of channels][tap][channel of the chunk][m]; a block takes a row of m at a time.
+
+    Where they are ``scaled``, those of each output channel are multiplied by its scale.
+    """
     chunks = (C + DEPTH - 1) // DEPTH
     for row in range(cuda.blockIdx.x, rows, cuda.gridDim.x):
         rest = row // DEPTH
@@ -83,6 +88,8 @@ def pack_kernel(packed, weight, rows, width, M, C, taps, transposed):
                     value = weight[((group * C + c) * M + m) * taps + tap]
                 else:
                     value = weight[((group * M + m) * C + c) * taps + tap]
+                if scaled:
+                    value *= scale[group * M + m]
             packed[row * width + m] = value
 
 
@@ -102,8 +109,8 @@ def phase_axis(residue, kernel_size, modulus, padding, dilation, skip):
 PLAN = NamedUniTuple(int64, len(Plan._fields), Plan)
 
 
-def _gather_kernel(size):
-    """Make the kernel for one tile size."""
+def _gather_kernel(size, ends=False):
+    """Make the kernel for one tile size; one that ``ends`` adds a residual and applies a ReLU as it writes."""
 
     def gather_kernel(T):
         (
@@ -111,6 +118,7 @@ def _gather_kernel(size):
             ROW_MEMORY, COL_MEMORY, ROW_LOADS, COL_LOADS, multiply, stage, write_column,
         ) = core(T, size)  # fmt: skip
         OWN_ROWS = SUMS // OWN_COLS
+        ROW_VECTORS, DOWN = OWN_ROWS // VECTOR, ROWS // OWN_ROWS
         ROW_SHIFT, ROW_MASK = split_of(ROWS)
         COL_SHIFT, COL_MASK = split_of(COLS)
         ROW_SLOW, COL_SLOW = THREADS >> ROW_SHIFT, THREADS >> COL_SHIFT  # products of a step between a thread's copies
@@ -118,7 +126,21 @@ def _gather_kernel(size):
         ZERO = T(0)
 
         @inlined
-        def write(y, total, mine, col, n, at, stride, row, residue_h, residue_w, rows, g):
+        def write_ended(y, total, mine, residual, col, at, stride, row, rows, g):
+            """Write a thread's sums of a column as `write_column` does, with what ends them."""
+            for c in range(ROW_VECTORS):
+                for i in range(VECTOR):
+                    m = (c * DOWN + row) * VECTOR + i
+                    if m < rows:
+                        value = total[(c * VECTOR + i) * OWN_COLS + col] + mine[c * VECTOR + i]
+                        if g.has_residual:
+                            value += residual[np.uint64(at + m * stride)]
+                        if g.relu and value < ZERO:  # not so for NaN
+                            value = ZERO
+                        y[np.uint64(at + m * stride)] = value
+
+        @inlined
+        def write(y, total, mine, residual, col, n, at, stride, row, residue_h, residue_w, rows, g):
             """Write column number ``col`` of the thread, which is destination pixel ``n`` of the phase."""
             if n < g.cols:
                 picture, pixel = n // (g.pixels_h * g.pixels_w), n % (g.pixels_h * g.pixels_w)
@@ -126,18 +148,21 @@ def _gather_kernel(size):
                 ox = pixel % g.pixels_w * g.modulus_w + residue_w
                 if oy < g.oH and ox < g.oW:
                     place = at + picture * (g.groups * g.M * stride) + oy * g.oW + ox
-                    write_column(y, total, mine, col, place, stride, row, rows)
+                    if ends:
+                        write_ended(y, total, mine, residual, col, place, stride, row, rows, g)
+                    else:
+                        write_column(y, total, mine, col, place, stride, row, rows)
 
         @inlined
-        def write_vector(y, total, mine, col, n, at, stride, row, residue_h, residue_w, rows, g):
-            write(y, total, mine, col, n, at, stride, row, residue_h, residue_w, rows, g)
+        def write_vector(y, total, mine, residual, col, n, at, stride, row, residue_h, residue_w, rows, g):
+            write(y, total, mine, residual, col, n, at, stride, row, residue_h, residue_w, rows, g)
             if VECTOR > 1:
-                write(y, total, mine, col + 1, n + 1, at, stride, row, residue_h, residue_w, rows, g)
+                write(y, total, mine, residual, col + 1, n + 1, at, stride, row, residue_h, residue_w, rows, g)
             if VECTOR > 2:
-                write(y, total, mine, col + 2, n + 2, at, stride, row, residue_h, residue_w, rows, g)
-                write(y, total, mine, col + 3, n + 3, at, stride, row, residue_h, residue_w, rows, g)
+                write(y, total, mine, residual, col + 2, n + 2, at, stride, row, residue_h, residue_w, rows, g)
+                write(y, total, mine, residual, col + 3, n + 3, at, stride, row, residue_h, residue_w, rows, g)
 
-        def run(y, x, packed, bias, g):
+        def run(y, x, packed, bias, residual, g):
             if SIMULATED:
                 left = cuda.shared.array(ROW_MEMORY, T)
                 right = cuda.shared.array(COL_MEMORY, T)
@@ -238,17 +263,17 @@ def _gather_kernel(size):
                     mine[k] = bias[np.uint64(channel + m)]
             at = split * g.size + channel * stride
             n = col_tile * COLS + along * VECTOR
-            write_vector(y, total, mine, 0, n, at, stride, down, residue_h, residue_w, rows, g)
+            write_vector(y, total, mine, residual, 0, n, at, stride, down, residue_h, residue_w, rows, g)
             if COL_VECTORS > 1:
                 n += ACROSS * VECTOR
-                write_vector(y, total, mine, VECTOR, n, at, stride, down, residue_h, residue_w, rows, g)
+                write_vector(y, total, mine, residual, VECTOR, n, at, stride, down, residue_h, residue_w, rows, g)
 
         return run
 
-    gather_kernel.__name__ = f"gather_{size}"
+    gather_kernel.__name__ = f"gather_{'relu_' * ends}{size}"
     threads = tile_of(size, "float32").threads  # no fewer than for float64
-    return typed_kernel(lambda T: (T[::1], T[::1], T[::1], T[::1], PLAN), threads)(gather_kernel)
+    return typed_kernel(lambda T: (*(T[::1],) * 5, PLAN), threads)(gather_kernel)
 
 
-#: The kernel, by the size of its tiles.
-GATHER = {size: _gather_kernel(size) for size in SIZES}
+#: The kernel, by the size of its tiles, and whether something ends the sums.
+GATHER = {(size, ends): _gather_kernel(size, ends) for ends in (False, True) for size in SIZES}

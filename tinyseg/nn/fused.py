@@ -9,7 +9,7 @@ backend that has no such kernels. The numbers are the same up to rounding.
 import numpy as np
 
 from tinyseg import ops
-from tinyseg.backend import has_kernel
+from tinyseg.backend import has_kernel, kernel
 from tinyseg.nn.layers import Conv2d, ConvTranspose2d, ReLU
 from tinyseg.nn.normalization import BatchNorm2d, FrozenBatchNorm2d
 from tinyseg.tensor import is_grad_enabled, tensor_over
@@ -105,6 +105,10 @@ def _folded(conv, norm):
 
     ``(w x + b - mean) / std * gamma + beta``
     """
+    if has_kernel("folded_batch_norm", conv.weight):
+        tensors = norm.running_mean, norm.running_var, norm.weight, norm.bias, conv.bias
+        arrays = (None if tensor is None else tensor.array for tensor in tensors)
+        return tuple(map(tensor_over, kernel("folded_batch_norm")(*arrays, norm.eps)))
     dtype, start, gamma, beta = conv.weight.dtype, conv.bias, norm.weight, norm.bias
     std = np.sqrt(norm.running_var.array.astype(np.float64) + norm.eps)
     scale = 1 / std if gamma is None else gamma.array / std
