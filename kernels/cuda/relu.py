@@ -1,10 +1,9 @@
-"""Rectified linear unit: what is negative becomes 0. A thread takes one element after the other."""
-
-from numba.types import int64
+"""Rectified linear unit: what is negative becomes 0. How threads go through arrays is said in ``elementwise``."""
 
 from kernels import checks
-from kernels.cuda.array import empty, on_device
-from kernels.cuda.device import cuda, kernel
+from kernels.cuda.array import on_device
+from kernels.cuda.device import device_function
+from kernels.cuda.elementwise import Elementwise
 
 
 def relu_forward(x):
@@ -30,9 +29,7 @@ def relu_forward(x):
     Follows ``torch.nn.functional.relu``.
     """
     (x,) = on_device(checks.array("x", x))
-    y = empty(x.shape, x.dtype)
-    _relu_kernel.over(x.size, y.raw, x.raw, x.size)
-    return y
+    return _relu(x)
 
 
 def relu_backward(dy, y):
@@ -56,24 +53,28 @@ def relu_backward(dy, y):
         If dy has not the shape and type of y.
     """
     dy, y = on_device(*checks.gradient_of(dy, y))
-    dx = empty(y.shape, y.dtype)
-    _relu_gradient_kernel.over(y.size, dx.raw, dy.raw, y.raw, y.size)
-    return dx
+    return _relu_gradient(dy, y)
 
 
-@kernel(lambda T: (T[::1], T[::1], int64))
-def _relu_kernel(y, x, count):
-    for i in range(cuda.grid(1), count, cuda.gridsize(1)):
-        if x[i] < 0:  # not so for NaN
-            y[i] = 0
-        else:
-            y[i] = x[i]
+def _positive(T):
+    zero = T(0)
+
+    @device_function
+    def positive(x):
+        return zero if x < 0 else x  # not so for NaN
+
+    return positive
 
 
-@kernel(lambda T: (T[::1], T[::1], T[::1], int64))
-def _relu_gradient_kernel(dx, dy, y, count):
-    for i in range(cuda.grid(1), count, cuda.gridsize(1)):
-        if y[i] <= 0:
-            dx[i] = 0
-        else:
-            dx[i] = dy[i]
+def _passed(T):
+    zero = T(0)
+
+    @device_function
+    def passed(dy, y):
+        return zero if y <= 0 else dy
+
+    return passed
+
+
+_relu = Elementwise("relu.relu_kernel", 1, _positive)
+_relu_gradient = Elementwise("relu.relu_gradient_kernel", 2, _passed)

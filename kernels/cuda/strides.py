@@ -45,12 +45,7 @@ class View(NamedTuple):
     def repeated(self, shape):
         """Return the view broadcast to another shape."""
         shape = tuple(shape)
-        own = (1,) * (len(shape) - len(self.shape)) + self.shape
-        if len(own) != len(shape) or any(size not in (1, want) for size, want in zip(own, shape, strict=True)):
-            raise ValueError(f"a device array of shape {self.shape} does not broadcast to {shape}")
-        steps = (0,) * (len(shape) - len(self.shape)) + self.steps
-        steps = tuple(0 if size == 1 else step for size, step in zip(own, steps, strict=True))
-        return View(self.array, shape, steps, self.start)
+        return View(self.array, shape, _repeated(self.shape, self.steps, shape), self.start)
 
     def turned(self, axes):
         """Return the view with its axes in another order."""
@@ -66,8 +61,22 @@ class View(NamedTuple):
 
 def whole(a):
     """Return the view of all of a device array."""
-    steps = tuple(itertools.accumulate(a.shape[:0:-1], lambda step, size: step * size, initial=1))[::-1]
-    return View(a, a.shape, steps if a.shape else ())
+    return View(a, a.shape, steps_of(a.shape))
+
+
+def steps_of(shape, repeated_to=None):
+    """Return the steps of an array of that shape, where it is broadcast to another one if that is given."""
+    steps = tuple(itertools.accumulate(shape[:0:-1], lambda step, size: step * size, initial=1))[::-1] if shape else ()
+    return steps if repeated_to is None else _repeated(shape, steps, repeated_to)
+
+
+def _repeated(own, steps, shape):
+    """Return the steps of a view of shape ``own`` that is broadcast to ``shape``."""
+    missing = len(shape) - len(own)
+    sizes = (1,) * missing + tuple(own)
+    if missing < 0 or any(size not in (1, want) for size, want in zip(sizes, shape, strict=True)):
+        raise ValueError(f"a device array of shape {own} does not broadcast to {shape}")
+    return tuple(0 if size == 1 else step for size, step in zip(sizes, (0,) * missing + steps, strict=True))
 
 
 class Elementwise:
@@ -108,7 +117,7 @@ class Elementwise:
             return
         views = (y, *views)
         arrays = [view.array.raw for view in views]
-        sizes, steps = _joined(y.shape, [view.steps for view in views])
+        sizes, steps = joined(y.shape, [view.steps for view in views])
         if len(sizes) <= 1:
             count, steps = (sizes[0], [s[0] for s in steps]) if sizes else (1, [1] * len(views))
             starts = [view.start for view in views]
@@ -126,7 +135,7 @@ def _flat(groups):
     return itertools.chain.from_iterable(groups)
 
 
-def _joined(shape, steps):
+def joined(shape, steps):
     """Return sizes, and steps of each view, where axes that all views walk in one stride are one."""
     sizes: list[int] = []
     joined: list[list[int]] = [[] for _ in steps]
