@@ -21,8 +21,9 @@ from numba import prange
 from kernels.cpu import packing
 from kernels.cpu.native import address_of, call
 from kernels.cpu.packing import Layout, pack_rows
+from kernels.cpu.pixel_vectors import merge_pairs
 from kernels.cpu.tiling import NARROW, lanes, multiply_tiling
-from kernels.cpu.vector import copy_spaced, merge_pairs, multiply_narrow, multiply_wide
+from kernels.cpu.vector import copy_spaced, multiply_narrow, multiply_wide
 from kernels.jit import jit
 
 # ---- public within the backend ---------------------------------------------------------------------------------------
@@ -322,13 +323,13 @@ def _correlate_piece(arrays, scratch, tables, sizes, piece, share, result_start)
                 multiply_narrow(
                     target, *place, tables.out_offsets, tables.counts, scratch, tables.in_offsets, *pixels,
                     tables.taps, tap_start, tap_count, arrays.weights, weights_from, arrays.bias, bias_start,
-                    arrays.residual, sizes.add, sizes.relu,
+                    arrays.residual, sizes.add, sizes.relu, scratch, 0, 0, 0,
                 )
             else:
                 multiply_wide(
                     target, *place, tables.out_offsets, tables.counts, scratch, tables.in_offsets, *pixels,
                     tables.taps, tap_start, tap_count, arrays.weights, weights_from, arrays.bias, bias_start,
-                    arrays.residual, sizes.add, sizes.relu,
+                    arrays.residual, sizes.add, sizes.relu, scratch, 0, 0, 0,
                 )
             # fmt: on
 

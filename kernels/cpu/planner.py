@@ -35,6 +35,7 @@ from kernels.cpu import (
     thin_gradient,
     winograd,
 )
+from kernels.cpu.points import point_tile
 from kernels.cpu.tiling import DOT, PANEL, WIDE, lanes, multiply_tiling, panel_width
 
 #: A multiplication and addition of vectors in a register tile; what the narrow tile, which loads more, costs more.
@@ -120,7 +121,7 @@ def estimate(dtype, x_shape, weight_shape, out_size, rows, cols, with_winograd=T
         turning = (inputs + outputs / lanes(dtype)) * _VECTOR
         estimates["channels"] = products * _PRODUCT + weights * _PANEL_WEIGHT + turning + apart
     if point_convolution.possible(x_shape, groups, out_size, rows, cols):
-        vectors = pictures * point_convolution.vectors_of(height * width, channels, dtype)
+        vectors, tile = pictures * point_convolution.vectors_of(height * width, channels, dtype), point_tile(channels)
         products = vectors * taps * -(-channels // tile.rows) * tile.rows
         packing = vectors * taps * _VECTOR + weights * _POINT_WEIGHT
         estimates["points"] = products * _PRODUCT * (1 if tile.columns <= 4 else _NARROW) + packing

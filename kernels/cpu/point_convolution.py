@@ -8,9 +8,10 @@ import numba
 
 from kernels.cpu import packing
 from kernels.cpu.pair_vectors import copy_vectors, split_pairs
-from kernels.cpu.points import plan_points, run_points
-from kernels.cpu.tiling import lanes, multiply_tiling
-from kernels.cpu.vector import copy, copy_every_other, copy_spaced, multiply_narrow, multiply_wide
+from kernels.cpu.pixel_vectors import pack_narrow_terms, pack_wide_terms
+from kernels.cpu.points import plan_points, point_tile, run_points, share_of
+from kernels.cpu.tiling import lanes
+from kernels.cpu.vector import copy_every_other, copy_spaced, multiply_narrow, multiply_wide
 from kernels.jit import jit
 
 # ---- public within the backend ---------------------------------------------------------------------------------------
@@ -30,7 +31,7 @@ def possible(x_shape, groups, out_size, rows, cols):
 
 def vectors_of(pixels, channels, dtype):
     """Return how many vectors are computed for one picture of so many output pixels."""
-    columns = multiply_tiling(channels).columns
+    columns = point_tile(channels).columns
     return -(-pixels // (columns * lanes(dtype))) * columns
 
 
@@ -54,17 +55,11 @@ def point_correlate(x, weight, bias, out_size, rows, cols, scale=None, residual=
 @jit
 def _point_task(arrays, scratch, tables, taps, sizes, task):
     """Compute some tiles of output channels for one block of pixels, some terms of the sums at a time."""
-    part, block = task % sizes.parts, task // sizes.parts % sizes.blocks
-    picture = task // (sizes.parts * sizes.blocks)
-    tiles = part * sizes.tiles // sizes.parts, (part + 1) * sizes.tiles // sizes.parts
-    first = block * sizes.block_vectors
-    vectors = first, min(first + sizes.block_vectors, sizes.vectors)
+    picture, tiles, vectors = share_of(sizes, task)
     x_start = picture * sizes.in_channels * sizes.plane
     if sizes.direct:
-        chunk = 0, sizes.depth, sizes.add, sizes.relu
-        _multiply_block(
-            arrays, arrays.residual, arrays.x[x_start:], tables, taps, sizes, picture, tiles, vectors, chunk
-        )
+        x, chunk = arrays.x[x_start:], (0, sizes.depth, sizes.add, sizes.relu)
+        _multiply_block(arrays, arrays.residual, x, tables, taps, sizes, picture, tiles, vectors, chunk, x_start, 0)
         return
     for c in range(0, sizes.in_channels, sizes.group):
         channels = min(sizes.group, sizes.in_channels - c)
@@ -75,18 +70,37 @@ def _point_task(arrays, scratch, tables, taps, sizes, task):
         if c > 0:  # what comes before is in the output already
             add, residual = 1, arrays.out
         chunk = start, terms, add, relu
-        _multiply_block(arrays, residual, scratch, tables, taps, sizes, picture, tiles, vectors, chunk)
+        # what is packed next: more channels, or another block
+        x_after, vector_after = x_start + (c + channels) * sizes.plane, vectors[0]
+        if c + channels == sizes.in_channels:
+            picture_after, _, vectors_after = share_of(sizes, task + 1)
+            x_after, vector_after = picture_after * sizes.in_channels * sizes.plane, vectors_after[0]
+        # fmt: off
+        _multiply_block(
+            arrays, residual, scratch, tables, taps, sizes, picture, tiles, vectors, chunk, x_after, vector_after
+        )
+        # fmt: on
 
 
 @jit
-def _multiply_block(arrays, residual, source, tables, taps, sizes, picture, tiles, vectors, chunk):
+def _multiply_block(
+    arrays, residual, source, tables, taps, sizes, picture, tiles, vectors, chunk, x_after, vector_after
+):
     """Multiply some terms of the sums of a block, and add them to a residual."""
     (first_tile, last_tile), (first, last), (start, terms, add, relu) = tiles, vectors, chunk
     tiles, panels = last_tile - first_tile, (last - first + sizes.panel_vectors - 1) // sizes.panel_vectors
-    for i in range(tiles * panels):
+    steps, lines = tiles * panels, (panels * sizes.panel_vectors + 1) * sizes.col_step
+    fetch, pitch = sizes.kernel_rows * sizes.kernel_cols == 1, tiles * sizes.lanes * sizes.direct
+    for i in range(steps):
         tile, panel = first_tile + i // panels, i % panels
-        if sizes.direct:  # all tiles meet a panel while it is in the cache
+        # the last steps fetch the pixels that are packed next, a line of each channel at a time
+        ahead_vector, line = vector_after, i - (steps - lines)
+        if sizes.direct:  # all tiles meet a panel while it is in the cache, and fetch lines of the next in turn
             tile, panel = first_tile + i % tiles, i // tiles
+            ahead_vector, line = first + (panel + 1) * sizes.panel_vectors, i % tiles
+        pixel = ahead_vector * sizes.lanes + line * sizes.lanes // sizes.col_step
+        ahead = x_after + pixel // sizes.width * sizes.row_step + pixel % sizes.width * sizes.col_step
+        step = sizes.plane if fetch and line >= 0 else 0
         vector = first + panel * sizes.panel_vectors
         channel = tile * sizes.tile_rows
         out_start = (picture * sizes.channels + channel) * sizes.pixels
@@ -97,12 +111,12 @@ def _multiply_block(arrays, residual, source, tables, taps, sizes, picture, tile
         if sizes.narrow:
             multiply_narrow(
                 arrays.out, *place, tables.out_offsets, tables.counts, source, tables.in_offsets, vector,
-                last - vector, taps, 0, terms, *weights, *bias, residual, add, relu,
+                last - vector, taps, 0, terms, *weights, *bias, residual, add, relu, arrays.x, ahead, step, pitch,
             )
         else:
             multiply_wide(
                 arrays.out, *place, tables.out_offsets, tables.counts, source, tables.in_offsets, vector,
-                last - vector, taps, 0, terms, *weights, *bias, residual, add, relu,
+                last - vector, taps, 0, terms, *weights, *bias, residual, add, relu, arrays.x, ahead, step, pitch,
             )
         # fmt: on
 
@@ -113,6 +127,14 @@ def _pack_block(packed, x, x_start, channels, sizes, vectors):
     first, last = vectors
     size = sizes.panel_vectors * sizes.lanes
     start, end = first * sizes.lanes, min(last * sizes.lanes, sizes.pixels)
+    if sizes.pixels == sizes.plane:  # no stride leaves any out
+        for place in range(start, end, size):
+            to, count = (place - start) * sizes.chunk, min(size, end - place)
+            if sizes.narrow:
+                pack_narrow_terms(packed, to, x, x_start + place, sizes.plane, channels, count)
+            else:
+                pack_wide_terms(packed, to, x, x_start + place, sizes.plane, channels, count)
+        return
     for c in range(channels):
         for ky in range(sizes.kernel_rows):
             source = x_start + c * sizes.plane + ky * sizes.in_width
@@ -129,11 +151,7 @@ def _pack_term(packed, to, x, source, sizes, first, last):
     """Pack the pixels from ``first`` to ``last`` that one tap meets."""
     size = sizes.panel_vectors * sizes.lanes
     for start in range(first, last, size):
-        end = min(start + size, last)
-        if sizes.pixels == sizes.plane:  # no stride leaves any out
-            copy(packed, to, x, source + start, end - start)
-        else:
-            _pack_rows(packed, to, x, source, sizes, start, end)
+        _pack_rows(packed, to, x, source, sizes, start, min(start + size, last))
         to += sizes.chunk * size
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from kernels.cpu import packing
 from kernels.cpu.pair_vectors import multiply_pairs, pack_vectors
-from kernels.cpu.points import plan_points, run_points
+from kernels.cpu.points import plan_points, run_points, share_of
 from kernels.jit import jit
 
 # ---- public within the backend ---------------------------------------------------------------------------------------
@@ -44,11 +44,7 @@ def point_spread(x, weight, bias, scale=None, relu=False):
 @jit
 def _spread_task(arrays, scratch, tables, taps, sizes, task):
     """Compute some tiles of rows for one block of pixels, some terms of the sums at a time."""
-    part, block = task % sizes.parts, task // sizes.parts % sizes.blocks
-    picture = task // (sizes.parts * sizes.blocks)
-    tiles = part * sizes.tiles // sizes.parts, (part + 1) * sizes.tiles // sizes.parts
-    first = block * sizes.block_vectors
-    vectors = first, min(first + sizes.block_vectors, sizes.vectors)
+    picture, tiles, vectors = share_of(sizes, task)
     x_start = picture * sizes.in_channels * sizes.plane
     if sizes.direct:
         chunk = 0, sizes.depth, 0, sizes.relu

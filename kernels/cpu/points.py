@@ -16,7 +16,7 @@ from numba import prange
 from kernels.cpu import packing
 from kernels.cpu.native import address_of, call
 from kernels.cpu.pair_vectors import pack_weight_columns, pack_weight_rows
-from kernels.cpu.tiling import NARROW, WIDE, lanes, multiply_tiling
+from kernels.cpu.tiling import NARROW, WIDE, lanes
 from kernels.cpu.vector import clear
 from kernels.jit import jit
 
@@ -55,7 +55,6 @@ class Sizes(NamedTuple):
     vectors: int
     lanes: int
     panel_vectors: int
-    block_vectors: int
     blocks: int
     parts: int
     width: int  # of the output
@@ -91,13 +90,18 @@ class Plan(NamedTuple):
     sizes: Sizes
 
 
+def point_tile(channels):
+    """Return the tile for so many output channels: if all are in few tiles, each pixel comes from memory but once."""
+    return NARROW if channels <= _DIRECT_TILES * NARROW.rows else WIDE
+
+
 @lru_cache(maxsize=1024)
 def plan_points(dtype, x_shape, channels, out_size, strides, kernel, threads, spread):
     """Return the plan for arrays of these shapes."""
     pictures, in_channels, height, width = x_shape
     plane, depth = height * width, in_channels * kernel[0] * kernel[1]
     rows = 4 * channels if spread else channels  # of the product
-    tile, lane_count = WIDE if spread else multiply_tiling(channels), lanes(dtype)
+    tile, lane_count = WIDE if spread else point_tile(channels), lanes(dtype)
     tiles = -(-rows // tile.rows)
     # a line is what vectors do not cross: a row of pixels, or all of them
     lines, line = (height, width) if spread else (1, out_size[0] * out_size[1])
@@ -108,28 +112,31 @@ def plan_points(dtype, x_shape, channels, out_size, strides, kernel, threads, sp
     panel_size = tile.columns * lane_count * chunk
     few = tiles <= _DIRECT_TILES * (2 if spread else 1) and in_channels <= _DIRECT_CHANNELS
     direct = few and pixels == plane and line >= lane_count
-    fit = _BLOCK_VECTORS
+    panels, fit = -(-vectors // tile.columns), _BLOCK_VECTORS // tile.columns
     if not direct:
-        fit = min(fit, _PACKED_BYTES // (panel_size * dtype.itemsize) * tile.columns)
-    blocks = -(-vectors // max(fit, tile.columns))
-    block_vectors = -(-vectors // blocks)
-    block_vectors = -(-block_vectors // tile.columns) * tile.columns  # of about equal size, in whole panels
-    blocks = -(-vectors // block_vectors)
+        fit = min(fit, _PACKED_BYTES // (panel_size * dtype.itemsize))
+    fewest = -(-panels // max(fit, 1))
 
-    def cost(parts):  # every part packs the same pixels once more
-        pack = 0 if direct else _PACKING_COST
-        return -(-pictures * blocks * parts // threads) * (pack + -(-tiles // parts) * tile.rows)
+    def cost(cut):  # every part packs, or reads, the same pixels once more
+        blocks, parts = cut
+        panel_cost = _PACKING_COST + -(-tiles // parts) * tile.rows
+        return -(-pictures * blocks * parts // threads) * -(-panels // blocks) * panel_cost
 
-    parts = min((p for p in (1, 2, 4, 8, 16, 32) if p <= tiles), key=cost)
+    cuts = [
+        (b, p) for p in (1, 2, 4, 8, 16, 32) if p <= tiles for b in range(fewest, min(panels, fewest + threads) + 1)
+    ]
+    blocks, parts = min(cuts, key=cost)
     if direct:  # the last vector of a line begins earlier instead of reading beyond the end
         col = np.minimum(col, line - lane_count)
         in_offsets, taps = row * line + col, np.arange(in_channels) * plane
     else:
-        panel, place = np.divmod(np.arange(vectors) % block_vectors, tile.columns)
+        panel, place = np.divmod(np.arange(vectors), tile.columns)
+        starts = np.arange(blocks) * panels // blocks
+        panel -= starts[np.searchsorted(starts, panel, "right") - 1]
         in_offsets = panel * panel_size + place * lane_count
         taps = np.arange(chunk) * tile.columns * lane_count
-    panels = -(-block_vectors // tile.columns)
-    line_size = (panels * tile.columns + 1) * lane_count if kernel[1] == strides[1] == 2 else 0
+    most = -(-panels // blocks)
+    line_size = (most * tile.columns + 1) * lane_count if kernel[1] == strides[1] == 2 else 0
     x_offsets, counts = row * line + col, np.minimum(line - col, lane_count)
     out_offsets = 4 * row * line + 2 * col if spread else col
     sizes = Sizes(
@@ -148,7 +155,6 @@ def plan_points(dtype, x_shape, channels, out_size, strides, kernel, threads, sp
         vectors=vectors,
         lanes=lane_count,
         panel_vectors=tile.columns,
-        block_vectors=block_vectors,
         blocks=blocks,
         parts=parts,
         width=out_size[1],
@@ -158,14 +164,25 @@ def plan_points(dtype, x_shape, channels, out_size, strides, kernel, threads, sp
         plane=plane,
         kernel_rows=kernel[0],
         kernel_cols=kernel[1],
-        lines=panels * panel_size,
+        lines=most * panel_size,
         line_size=line_size,
         direct=int(direct),
     )
     arrays = (x_offsets, in_offsets, out_offsets, counts, taps)
     *tables, taps = (np.ascontiguousarray(a, np.int64) for a in arrays)
-    scratch_size = 0 if direct else panels * panel_size + 2 * line_size
+    scratch_size = 0 if direct else most * panel_size + 2 * line_size
     return Plan(min(threads, sizes.tasks), -(-scratch_size // 64) * 64, Tables(*tables), taps, sizes)
+
+
+@jit
+def share_of(sizes, task):
+    """Return what a task computes: its picture, the first tile and the last, the first vector and the last."""
+    part, block = task % sizes.parts, task // sizes.parts % sizes.blocks
+    picture = task // (sizes.parts * sizes.blocks)
+    tiles = part * sizes.tiles // sizes.parts, (part + 1) * sizes.tiles // sizes.parts
+    panels = (sizes.vectors + sizes.panel_vectors - 1) // sizes.panel_vectors
+    first, last = block * panels // sizes.blocks, (block + 1) * panels // sizes.blocks
+    return picture, tiles, (first * sizes.panel_vectors, min(last * sizes.panel_vectors, sizes.vectors))
 
 
 class Arrays(NamedTuple):

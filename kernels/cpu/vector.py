@@ -23,6 +23,9 @@ from numba.core.cgutils import memset, raw_memcpy
 from kernels.cpu.tiling import DOT, NARROW, PANEL, WIDE
 from kernels.cpu.vector_writer import signature_of, write_with
 
+#: Lines of the cache that may be fetched at once: a core keeps track of some twenty, those of its operands included.
+_LINES_AT_ONCE = 12
+
 intrinsic: Any = extending.intrinsic  # to a type checker, callers would have to pass the typing context
 
 # ---- copying ---------------------------------------------------------------------------------------------------------
@@ -93,37 +96,6 @@ def _write_copy_every_other(w, to, to_start, source, source_start, count):
 
 
 @intrinsic
-def merge_pairs(typing_context, to, to_start, source, even_start, odd_start, count):
-    """Write ``count`` pairs: an element from ``even_start`` on, then one from ``odd_start`` on."""
-    return signature_of(to, to_start, source, even_start, odd_start, count), write_with(_write_merge_pairs)
-
-
-def _write_merge_pairs(w, to, to_start, source, even_start, odd_start, count):
-    to, even, odd = w.at(to, to_start), w.at(source, even_start), w.at(source, odd_start)
-    vectors = w.builder.sdiv(count, w.int(w.lanes))
-
-    def vector_step(i, _):
-        first = w.builder.mul(i, w.int(w.lanes))
-        pair = w.load(even, first), w.load(odd, first)
-        for half in range(2):
-            place = w.builder.add(w.builder.mul(first, w.int(2)), w.int(half * w.lanes))
-            w.store(w.alternate(*pair, half), w.at(to, place))
-        return []
-
-    w.loop(vectors, [], vector_step)
-    done = w.builder.mul(vectors, w.int(w.lanes))
-
-    def step(i, _):
-        i = w.builder.add(i, done)
-        place = w.builder.mul(i, w.int(2))
-        w.put(w.get(even, i), to, place)
-        w.put(w.get(odd, i), to, w.builder.add(place, w.int(1)))
-        return []
-
-    w.loop(w.builder.sub(count, done), [], step)
-
-
-@intrinsic
 def transpose_square(typing_context, to, to_start, to_step, source, source_start, source_step):
     """Copy as many rows as a vector has lanes, of as many elements each, transposed; rows are ``_step`` apart."""
     signature = signature_of(to, to_start, to_step, source, source_start, source_step)
@@ -153,16 +125,21 @@ def _multiply(tile):
     Where fewer than ``tile.columns`` vectors remain, the last one is computed again. Where fewer than ``tile.rows``
     channels remain, the rows that are too many (their weights are zeros that fill up the tile) go to the place of the
     last channel first, which is then overwritten: rows are stored from the last to the first.
+
+    With tap t, what the caller needs later is fetched into the second-level cache: ``tile.columns // 2 + 1`` lines of
+    ``ahead``, ``ahead_pitch`` elements apart, from ``ahead_start + t * ahead_step`` on, wherever that is.
     """
 
     @intrinsic
     def multiply(
         typing_context, out, out_start, channel_size, channels, out_offsets, counts, packed, in_offsets, first, vectors,
         taps, tap_start, tap_count, weights, weight_start, bias, bias_start, residual, add, relu,
+        ahead, ahead_start, ahead_step, ahead_pitch,
     ):  # fmt: skip
         signature = signature_of(
             out, out_start, channel_size, channels, out_offsets, counts, packed, in_offsets, first, vectors,
             taps, tap_start, tap_count, weights, weight_start, bias, bias_start, residual, add, relu,
+            ahead, ahead_start, ahead_step, ahead_pitch,
         )  # fmt: skip
         return signature, write_with(_write_multiply, tile)
 
@@ -172,6 +149,7 @@ def _multiply(tile):
 def _write_multiply(
     w, tile, out, out_start, channel_size, channels, out_offsets, counts, packed, in_offsets, first, vectors,
     taps, tap_start, tap_count, weights, weight_start, bias, bias_start, residual, add, relu,
+    ahead, ahead_start, ahead_step, ahead_pitch,
 ):  # fmt: skip
     last_row, last_vector = w.builder.sub(channels, w.int(1)), w.builder.sub(vectors, w.int(1))
     row = [w.smaller(w.int(m), last_row) for m in range(tile.rows)]
@@ -180,10 +158,30 @@ def _write_multiply(
     weights, taps, bias = w.at(weights, weight_start), w.at(taps, tap_start), w.at(bias, bias_start)
     starts = [w.builder.add(out_start, w.get(out_offsets, i)) for i in index]
     offsets = [w.builder.add(start, w.builder.mul(channel_size, m)) for m in row for start in starts]
-    for offset in offsets:  # the lines of the output arrive while the sums are computed
-        w.prefetch(w.at(out, offset), to_write=True)
+    ahead = w.at(ahead, ahead_start)
+    # The lines of the output arrive while the sums are computed. Many at once would hold up the pixels, so if there are
+    # taps enough, one comes with each. A row has one more than vectors, as it need not begin where a line does.
+    row_lines, many = 1 << tile.columns.bit_length(), len(offsets) > _LINES_AT_ONCE
+    fewest_taps = w.int(row_lines * tile.rows) if many else w.builder.add(tap_count, w.int(1))
+    with w.builder.if_then(w.builder.icmp_signed("<", tap_count, fewest_taps)):
+        for offset in offsets:
+            w.prefetch(w.at(out, offset), to_write=True)
+
+    def fetch(t):
+        later = w.at(ahead, w.builder.mul(t, ahead_step))
+        for line in range(tile.columns // 2 + 1):
+            w.prefetch(w.at(later, w.builder.mul(ahead_pitch, w.int(line))), nearest=False)
+        if not many:
+            return
+        m, line = w.builder.udiv(t, w.int(row_lines)), w.builder.urem(t, w.int(row_lines))
+        v = w.smaller(w.smaller(line, w.int(tile.columns - 1)), last_vector)
+        start = w.builder.add(out_start, w.get(out_offsets, w.builder.add(first, v)))
+        start = w.builder.add(start, w.builder.mul(w.builder.sub(line, v), w.int(w.lanes)))
+        start = w.builder.add(start, w.builder.mul(channel_size, w.smaller(m, last_row)))
+        w.prefetch(w.at(out, start), to_write=True)
 
     def add_tap(t, totals):
+        fetch(t)
         offset = w.get(taps, t)
         pixels = [w.load(pointer, offset) for pointer in source]
         here = w.at(weights, w.builder.mul(t, w.int(tile.rows)))
