@@ -13,6 +13,7 @@ from kernels.cpu import (
     point_gradient,
     point_pairs,
     point_spread,
+    row_convolution,
     thin_convolution,
     thin_gradient,
     winograd,
@@ -166,18 +167,19 @@ def _correlate(x, weight, bias, size, rows, cols, ending, more=None, halves=Fals
     x_shape = _joined_shape(x, more)
     algorithm = "pixels" if empty else planner.choose(x.dtype, x_shape, weight.shape, size, rows, cols)
     if algorithm == "winograd":
-        scale, residual, relu = ending
-        y = winograd.winograd_correlate(x, weight[0], bias, size, rows, cols, scale, residual, relu, more, halves)
+        y = winograd.winograd_correlate(x, weight[0], bias, size, rows, cols, *ending, more, halves)
         if y is not None:
             return y
-    if more is not None:  # only Winograd's method reads, or writes, two arrays
+    if algorithm == "rows":
+        return row_convolution.row_correlate(x, weight, bias, size, rows, cols, *ending, more, halves)
+    if more is not None:  # the others neither read nor write two arrays
         x = concat_forward([x, more])
     y = _directly(algorithm, x, weight, bias, size, rows, cols, ending)
     return tuple(concat_backward(y, [y.shape[1] // 2] * 2)) if halves else y
 
 
 def _directly(algorithm, x, weight, bias, size, rows, cols, ending):
-    """Return what ``_correlate`` does, not by Winograd's method."""
+    """Return what ``_correlate`` does, by one of the other algorithms."""
     scale, residual, relu = ending
     if algorithm == "points":
         if rows.step > 1:

@@ -7,8 +7,9 @@
     Lanes are output channels: small, deep maps, whatever their width and stride.
 ``points`` (``point_convolution.py``, ``point_pairs.py``, ``point_spread.py``)
     1x1, and 2x2 with a stride of 2, transposed or not: lanes are pixels, whatever rows they are in.
-``thin`` (``thin_convolution.py``)
-    3x3 without stride, of few channels on one side, or in each group: pixels of a row that are read where they are.
+``rows`` (``row_convolution.py``), ``thin`` (``thin_convolution.py``)
+    3x3 without stride, few input channels or few output channels, or both in each group: lanes are pixels of a row,
+    which are read where they are.
 ``pixels`` (``correlation.py``)
     Lanes are pixels of a row: everything else, and all groups.
 
@@ -31,6 +32,7 @@ from kernels.cpu import (
     point_convolution,
     point_gradient,
     point_spread,
+    row_convolution,
     thin_convolution,
     thin_gradient,
     winograd,
@@ -41,21 +43,21 @@ from kernels.cpu.tiling import DOT, PANEL, WIDE, lanes, multiply_tiling, panel_w
 #: A multiplication and addition of vectors in a register tile; what the narrow tile, which loads more, costs more.
 _PRODUCT, _NARROW = 0.3, 1.25
 #: Winograd: one channel of sixteen tiles, forth or back; one kernel of 3x3; arranging a call.
-_TRANSFORM, _KERNEL, _CALL = 150, 8, 20_000
+_TRANSFORM, _KERNEL, _CALL = 165, 8, 20_000
 #: Lanes of channels: a weight is packed into panels at every call; an output is written a second time, apart from its
 #: neighbours, where these belong to other pieces.
 _PANEL_WEIGHT, _APART = 1.0, 1.5
 #: A vector of the input or the output is packed or turned; a weight is packed, and read for every block, in tiles.
 _VECTOR, _TILE_WEIGHT, _POINT_WEIGHT = 4, 2.0, 0.7
-#: Pixels that are read where they are: the sums, and a vector of the input or the output, which comes from farther.
-_THIN_PRODUCT, _THIN_VECTOR = 0.34, 1.5
+#: Pixels that are read where they are; and a vector of the input or the output, which comes from afar or goes there.
+_THIN_PRODUCT, _ROW_PRODUCT, _FAR_VECTOR = 0.34, 0.28, 1.5
 #: The same for weight gradients, whose operands come from farther; per kernel, lanes are added up and transformed.
 _GRADIENT_PRODUCT, _GRADIENT_TRANSFORM, _GRADIENT_KERNEL = 0.34, 150, 50
 _DOT_PRODUCT, _PANEL_PRODUCT = 0.45, 0.35
 #: And where both operands are read from where they are, with the reading of one vector.
 _POINT_PRODUCT, _POINT_VECTOR = 0.4, 2.4
 #: And where rows are read where they are; for each row, the sums are loaded and stored.
-_ROW_PRODUCT, _ROW = 0.33, 60
+_THIN_GRADIENT, _ROW = 0.33, 60
 
 _state = {"winograd": True}
 
@@ -85,7 +87,7 @@ def choose(dtype, x_shape, weight_shape, out_size, rows, cols):
     Returns
     -------
     str
-        "winograd", "channels", "points", "thin" or "pixels".
+        "winograd", "channels", "points", "rows", "thin" or "pixels".
     """
     estimates = estimate(np.dtype(dtype), x_shape, weight_shape, out_size, rows, cols, _state["winograd"])
     return min(estimates, key=estimates.get)
@@ -107,12 +109,14 @@ def estimate(dtype, x_shape, weight_shape, out_size, rows, cols, with_winograd=T
     weights = kernels * taps / max(in_channels, 1) * rows.step * cols.step
     inputs = x_shape[0] * x_shape[1] * x_shape[2] * x_shape[3] / lanes(dtype)
     estimates = {"pixels": products * _PRODUCT * (1 if tile.columns <= 4 else _NARROW)}
-    estimates["pixels"] += weights * _TILE_WEIGHT + inputs * _VECTOR
+    moved = (inputs + vectors * channels) * _FAR_VECTOR
+    estimates["pixels"] += weights * _TILE_WEIGHT + inputs * _VECTOR + moved
     if thin_convolution.possible(weight_shape, rows, cols):
-        outputs = pictures * groups * thin_convolution.vectors_of(channels, out_size, dtype)
-        estimates["thin"] = outputs * taps * _THIN_PRODUCT + (outputs + inputs) * _THIN_VECTOR
-        if outputs * taps < 1.25 * products:
-            del estimates["pixels"]  # the same, with pixels packed
+        outputs = pictures * groups * channels * thin_convolution.vectors_of(out_size, dtype)
+        estimates["thin"] = outputs * taps * _THIN_PRODUCT + moved
+    if row_convolution.possible(x_shape, weight_shape, out_size, rows, cols):
+        outputs = pictures * groups * height * row_convolution.row_vectors(width, dtype)
+        estimates["rows"] = outputs * taps * -(-channels // WIDE.rows) * WIDE.rows * _ROW_PRODUCT + moved
     if panel_convolution.possible(groups, rows, cols):
         panels = -(-channels // panel_width(dtype))
         outputs = pictures * channels * height * width
@@ -135,7 +139,7 @@ def estimate(dtype, x_shape, weight_shape, out_size, rows, cols, with_winograd=T
         vectors = winograd.vectors_of(pictures, out_size)
         products = vectors * winograd.POINTS * in_channels * -(-channels // 8) * 8
         transforms = vectors * (in_channels + channels) * _TRANSFORM
-        estimates["winograd"] = products * _PRODUCT + transforms + kernels * _KERNEL + _CALL
+        estimates["winograd"] = products * _PRODUCT + transforms + kernels * _KERNEL + moved + _CALL
     return estimates
 
 
@@ -180,7 +184,7 @@ def estimate_gradient(dtype, dy_shape, x_shape, groups, rows, cols, with_winogra
             estimates["channels"] = min(panels, estimates["pixels"] * 0.99)
     if thin_gradient.possible(dy_shape, x_shape, groups, rows, cols):
         count, vectors = thin_gradient.rows_of(dy_shape, x_shape, dtype)
-        estimates["thin"] = count * (vectors * 3 * thin_gradient.TILE * _ROW_PRODUCT + _ROW)
+        estimates["thin"] = count * (vectors * 3 * thin_gradient.TILE * _THIN_GRADIENT + _ROW)
     if point_gradient.gradient_possible(dy_shape, x_shape, groups, rows, cols):
         vectors = point_gradient.vectors_of(dy_shape, rows.stride, dtype)
         reading = (channels + in_channels * taps) * _POINT_VECTOR

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 from numba import extending
 
-from kernels.cpu import packing, thin_convolution
+from kernels.cpu import packing
 from kernels.cpu.tasks import run
+from kernels.cpu.thin_convolution import plain
 from kernels.cpu.tiling import VECTOR_BYTES, WIDE, lanes
 from kernels.cpu.vector import clear
 from kernels.cpu.vector_writer import signature_of, write_with
@@ -25,13 +26,15 @@ intrinsic: Any = extending.intrinsic
 
 #: Channels of a register tile: with three taps, as many sums as a tile of a convolution has.
 TILE = WIDE.rows
+#: How many channels are few.
+FEW = 8
 #: Slots at most.
 _SLOTS = 32
 
 
 def possible(dy_shape, x_shape, groups, rows, cols):
-    """Return whether a correlation is one of this form: few channels, a kernel of 3x3 without stride or dilation."""
-    return groups == 1 and thin_convolution.possible((1, dy_shape[1], x_shape[1]), rows, cols)
+    """Return whether a correlation is one of this form: few channels on one side, a plain kernel of 3x3."""
+    return groups == 1 and min(dy_shape[1], x_shape[1]) <= FEW and plain(rows, cols)
 
 
 def rows_of(dy_shape, x_shape, dtype):

@@ -212,10 +212,10 @@ class Writer:
         builder.cbranch(builder.icmp_signed("<", i, count), body, end)
         builder.position_at_end(body)
         results = step(i, values)
-        following = builder.add(i, self.int(1))
+        last, following = builder.block, builder.add(i, self.int(1))
         for phi, start, after in zip([i, *values], [self.int(0), *initial], [following, *results], strict=True):
             phi.add_incoming(start, before)
-            phi.add_incoming(after, body)
+            phi.add_incoming(after, last)
         builder.branch(head)
         builder.position_at_end(end)
         return values
