@@ -166,12 +166,13 @@ def _correlate(x, weight, bias, size, rows, cols, ending, more=None, halves=Fals
     empty = 0 in (x.shape[0], *weight.shape[1:3])
     x_shape = _joined_shape(x, more)
     algorithm = "pixels" if empty else planner.choose(x.dtype, x_shape, weight.shape, size, rows, cols)
+    scale, residual, relu = ending
     if algorithm == "winograd":
-        y = winograd.winograd_correlate(x, weight[0], bias, size, rows, cols, *ending, more, halves)
+        y = winograd.winograd_correlate(x, weight[0], bias, size, rows, cols, scale, residual, relu, more, halves)
         if y is not None:
             return y
     if algorithm == "rows":
-        return row_convolution.row_correlate(x, weight, bias, size, rows, cols, *ending, more, halves)
+        return row_convolution.row_correlate(x, weight, bias, size, rows, cols, scale, residual, relu, more, halves)
     if more is not None:  # the others neither read nor write two arrays
         x = concat_forward([x, more])
     y = _directly(algorithm, x, weight, bias, size, rows, cols, ending)
