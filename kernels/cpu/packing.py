@@ -119,6 +119,10 @@ def tap_offsets(layout, rows, cols, row_piece, col_piece):
     return offsets.reshape(-1)
 
 
+#: How many channels ahead of those that are packed pixels are fetched, where every other column is taken.
+_AHEAD = 4
+
+
 @jit
 def pack_rows(packed, start, x, x_start, first_row, rows, row_phases, col_phases, layout):
     """Pack what ``rows`` output rows from ``first_row`` on need of all channels of the picture at ``x_start``."""
@@ -128,7 +132,7 @@ def pack_rows(packed, start, x, x_start, first_row, rows, row_phases, col_phases
 @jit
 def pack_channels(packed, start, x, x_start, channels, first_row, rows, row_phases, col_phases, layout):
     """Do what ``pack_rows`` does for ``channels`` channels, of which the first is at ``x_start``."""
-    stride = layout.col_stride
+    stride, ahead = layout.col_stride, _AHEAD * layout.height * layout.width
     for c in range(channels):
         for i in range(row_phases.size):
             for r in range(rows):
@@ -148,7 +152,7 @@ def pack_channels(packed, start, x, x_start, channels, first_row, rows, row_phas
                     if stride == 1:
                         copy(packed, to + left, x, source + x_first + left, right - left)
                     elif stride == 2:
-                        copy_every_other(packed, to + left, x, source + x_first + 2 * left, right - left)
+                        copy_every_other(packed, to + left, x, source + x_first + 2 * left, right - left, ahead)
                     else:
                         x_from = source + x_first + stride * left
                         copy_spaced(packed, to + left, 1, x, x_from, stride, right - left)

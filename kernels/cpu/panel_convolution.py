@@ -28,7 +28,7 @@ from kernels.cpu.vector import copy
 from kernels.jit import jit
 
 #: Output pixels of a block at most, unless a row has more, and bytes of its packed input.
-_PIXELS = 256
+_PIXELS = 384
 _PACKED_BYTES = 400_000
 #: Input is packed for about so many terms of the sums at a time, while the sums of a task, of so many bytes, stay in
 #: the second-level cache: blocks that have few pixels would read the weights too often.

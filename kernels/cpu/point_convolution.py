@@ -179,7 +179,7 @@ def _pack_rows(packed, to, x, source, sizes, start, end):
         count = min(end - start, sizes.width - col)
         place = source + row * sizes.row_step + col * sizes.col_step
         if sizes.col_step == 2:
-            copy_every_other(packed, to, x, place, count)
+            copy_every_other(packed, to, x, place, count, sizes.row_step)
         else:
             copy_spaced(packed, to, 1, x, place, sizes.col_step, count)
         start, to = start + count, to + count

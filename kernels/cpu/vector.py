@@ -69,12 +69,15 @@ def _write_copy_spaced(w, to, to_start, to_step, source, source_start, source_st
 
 
 @intrinsic
-def copy_every_other(typing_context, to, to_start, source, source_start, count):
-    """Copy ``count`` elements that are 2 apart: nothing beyond the last is read."""
-    return signature_of(to, to_start, source, source_start, count), write_with(_write_copy_every_other)
+def copy_every_other(typing_context, to, to_start, source, source_start, count, ahead):
+    """Copy ``count`` elements that are 2 apart: nothing beyond the last is read.
+
+    What lies ``ahead`` elements on, where the next copy may begin, is fetched into the cache.
+    """
+    return signature_of(to, to_start, source, source_start, count, ahead), write_with(_write_copy_every_other)
 
 
-def _write_copy_every_other(w, to, to_start, source, source_start, count):
+def _write_copy_every_other(w, to, to_start, source, source_start, count, ahead):
     to, source = w.at(to, to_start), w.at(source, source_start)
     # the last element of two vectors is one that is left out and may not exist: the last vector is loaded masked
     vectors = w.builder.sdiv(w.builder.sub(count, w.int(1)), w.int(w.lanes))
@@ -82,6 +85,8 @@ def _write_copy_every_other(w, to, to_start, source, source_start, count):
     def vector_step(i, _):
         first = w.builder.mul(i, w.int(2 * w.lanes))
         pair = w.load(source, first), w.load(source, w.builder.add(first, w.int(w.lanes)))
+        for half in range(2):
+            w.prefetch(w.at(w.at(source, w.builder.add(first, ahead)), half * w.lanes))
         w.store(w.every_other(*pair, 0), w.at(to, w.builder.mul(i, w.int(w.lanes))))
         return []
 
@@ -91,6 +96,8 @@ def _write_copy_every_other(w, to, to_start, source, source_start, count):
     reach = w.builder.sub(w.builder.mul(left, w.int(2)), w.int(1))
     first = w.at(source, w.builder.mul(done, w.int(2)))
     masks = w.first_lanes(reach), w.first_lanes(w.builder.sub(reach, w.int(w.lanes)))
+    for half in range(2):
+        w.prefetch(w.at(w.at(first, ahead), half * w.lanes))
     pair = [w.load_masked(w.at(first, i * w.lanes), mask) for i, mask in enumerate(masks)]
     w.store_masked(w.every_other(*pair, 0), w.at(to, done), w.first_lanes(left))
 
