@@ -24,7 +24,7 @@ from kernels.cpu.panels import (
     transpose,
 )
 from kernels.cpu.tiling import PANEL, VECTOR_BYTES, lanes, panel_width
-from kernels.cpu.vector import copy
+from kernels.cpu.vector import copy, copy_spaced
 from kernels.jit import jit
 
 #: Output pixels of a block at most, unless a row has more, and bytes of its packed input.
@@ -60,7 +60,8 @@ def panel_correlate(x, weight, bias, out_size, rows, cols):
         shape = (*weight.shape[:2], *map(len, kernel))
         if part.size and all(kernel):
             axes = (_only(axis, piece) for axis, piece in ((rows, row_piece), (cols, col_piece)))
-            part[...] = _piece(x, panels, shape, bias, part.shape[2:], *axes)
+            start = row_piece.start * out_size[1] + col_piece.start
+            _piece(x, panels, shape, bias, part.shape[2:], *axes, (out, start, rows.step * out_size[1], cols.step))
         elif part.size:  # no tap meets these pixels
             part[...] = 0 if bias is None else bias[:, None, None]
         panels = panels[-(-shape[0] // panel_width(x.dtype)) * panel_width(x.dtype) * int(np.prod(shape[1:])) :]
@@ -72,12 +73,21 @@ def _only(axis, piece):
     return packing.Axis(axis.stride, 1, (packing.Piece(0, tuple(range(len(piece.kernel))), piece.offsets),))
 
 
-def _piece(x, panels, weight_shape, bias, out_size, rows, cols):
-    """Return a correlation of one piece with weights of that shape, in panels."""
+def _piece(x, panels, weight_shape, bias, out_size, rows, cols, into=None):
+    """Return a correlation of one piece with weights of that shape, in panels.
+
+    ``into`` is an array whose pixels it shall become, where they begin, and the steps to the next row and column.
+    """
     dtype, threads = x.dtype, numba.get_num_threads()
     channels = weight_shape[0]
-    out = packing.new_array((x.shape[0], channels, *out_size), dtype)
     tables, layout, sizes, scratch_size = _forward_plan(dtype, x.shape, weight_shape, out_size, rows, cols, threads)
+    if into is None:
+        out = packing.new_array((x.shape[0], channels, *out_size), dtype)
+    else:
+        out, start, row, col = into
+        places = {"out_start": start, "out_row": row, "out_col": col, "out_size": out.shape[2] * out.shape[3]}
+        sizes = sizes._replace(apart=1, turned_start=scratch_size, **places)
+        scratch_size += sizes.block_rows * sizes.width * panel_width(dtype)
     arrays = Arrays(packing.flat(out), packing.flat(x), panels, panel_bias(bias, channels, dtype))
     run_tasks(_forward_task, arrays, tables, layout, sizes, scratch_size, threads)
     return out
@@ -207,9 +217,25 @@ def _forward_task(arrays, scratch, tables, layout, sizes, task):
     for panel in range(first_panel, last_panel):
         channels, out_size = min(width, sizes.channels - panel * width), sizes.height * sizes.width
         for i in range(pictures):
-            to = ((first_picture + i) * sizes.channels + panel * width) * out_size + first_row * sizes.width
+            first = (first_picture + i) * sizes.channels + panel * width
             source = sizes.sums_start + (panel - first_panel) * sums_size + i * pixels * width
-            transpose(arrays.out, to, out_size, scratch, source, width, pixels, channels)
+            if sizes.apart:
+                transpose(scratch, sizes.turned_start, pixels, scratch, source, width, pixels, channels)
+                _spread(arrays.out, scratch, sizes, first, channels, first_row, rows)
+            else:
+                to = first * out_size + first_row * sizes.width
+                transpose(arrays.out, to, out_size, scratch, source, width, pixels, channels)
+
+
+@jit
+def _spread(out, scratch, sizes, first_channel, channels, first_row, rows):
+    """Write some rows of some channels, whose pixels lie apart in the output."""
+    source = sizes.turned_start
+    for c in range(channels):
+        to = (first_channel + c) * sizes.out_size + sizes.out_start + first_row * sizes.out_row
+        for _ in range(rows):
+            copy_spaced(out, to, sizes.out_col, scratch, source, 1, sizes.width)
+            source, to = source + sizes.width, to + sizes.out_row
 
 
 @jit
