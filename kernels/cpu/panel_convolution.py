@@ -59,9 +59,10 @@ def panel_correlate(x, weight, bias, out_size, rows, cols):
         part = out[:, :, row_piece.start :: rows.step, col_piece.start :: cols.step]
         shape = (*weight.shape[:2], *map(len, kernel))
         if part.size and all(kernel):
-            axes = (_only(axis, piece) for axis, piece in ((rows, row_piece), (cols, col_piece)))
+            axes = _only(rows, row_piece), _only(cols, col_piece)
             start = row_piece.start * out_size[1] + col_piece.start
-            _piece(x, panels, shape, bias, part.shape[2:], *axes, (out, start, rows.step * out_size[1], cols.step))
+            into = out, start, rows.step * out_size[1], cols.step
+            _piece(x, panels, shape, bias, part.shape[2:], *axes, into)
         elif part.size:  # no tap meets these pixels
             part[...] = 0 if bias is None else bias[:, None, None]
         panels = panels[-(-shape[0] // panel_width(x.dtype)) * panel_width(x.dtype) * int(np.prod(shape[1:])) :]
