@@ -23,7 +23,7 @@ def same_choice_afterwards():
 
 def suited(rng):
     """Return an input and a weight that Winograd's method is chosen for."""
-    x, weight = rng.standard_normal((1, 16, 40, 40)), rng.standard_normal((16, 16, 3, 3))
+    x, weight = rng.standard_normal((1, 48, 40, 40)), rng.standard_normal((48, 48, 3, 3))
     return x.astype(np.float32), weight.astype(np.float32)
 
 
