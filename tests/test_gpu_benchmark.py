@@ -48,7 +48,7 @@ def test_everything_is_measured_checked_and_left(tmp_path, capsys, monkeypatch):
     from kernels.cuda import relu as relu_file
 
     monkeypatch.setattr(gpu_checks, "check", lambda name, minutes: (Check("passed", "2 passed in 0.10s", 0.1), "all"))
-    monkeypatch.setattr(relu_file._relu_kernel, "_compiled", {})  # another test may have compiled it
+    monkeypatch.setattr(relu_file._relu._kernel, "_compiled", {})  # another test may have compiled it
     assert bench(*QUICK, "--out", tmp_path) == 0
     path = the_file(tmp_path)
     run = results.read(path)
