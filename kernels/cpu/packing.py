@@ -78,6 +78,20 @@ def phases_of(axis):
     return Phases(first, tuple(phases), (max(offsets) - first) // axis.stride)
 
 
+def plain(rows, cols):
+    """Return whether a correlation has a kernel of 3x3, without stride or dilation."""
+    return all(
+        axis.stride == axis.step == 1 and len(axis.pieces[0].offsets) == 3 and abs(turn(axis)) == 1
+        for axis in (rows, cols)
+    )
+
+
+def turn(axis):
+    """Return the step between the inputs that two neighbouring taps meet."""
+    offsets = axis.pieces[0].offsets
+    return offsets[1] - offsets[0]
+
+
 # ---- packing ---------------------------------------------------------------------------------------------------------
 
 

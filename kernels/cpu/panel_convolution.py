@@ -87,7 +87,7 @@ def _piece(x, panels, weight_shape, bias, out_size, rows, cols, into=None):
     else:
         out, start, row, col = into
         places = {"out_start": start, "out_row": row, "out_col": col, "out_size": out.shape[2] * out.shape[3]}
-        sizes = sizes._replace(apart=1, turned_start=scratch_size, **places)
+        sizes = sizes._replace(turned_start=scratch_size, **places)
         scratch_size += sizes.block_rows * sizes.width * panel_width(dtype)
     arrays = Arrays(packing.flat(out), packing.flat(x), panels, panel_bias(bias, channels, dtype))
     run_tasks(_forward_task, arrays, tables, layout, sizes, scratch_size, threads)
@@ -220,7 +220,7 @@ def _forward_task(arrays, scratch, tables, layout, sizes, task):
         for i in range(pictures):
             first = (first_picture + i) * sizes.channels + panel * width
             source = sizes.sums_start + (panel - first_panel) * sums_size + i * pixels * width
-            if sizes.apart:
+            if sizes.out_col:
                 transpose(scratch, sizes.turned_start, pixels, scratch, source, width, pixels, channels)
                 _spread(arrays.out, scratch, sizes, first, channels, first_row, rows)
             else:

@@ -53,10 +53,9 @@ class Sizes(NamedTuple):
     direct: int = 0  # whether the input is read where it is, not packed
     row_step: int = 0  # of a matrix that is packed into panels, or of an input that is read where it is
     run_step: int = 0
-    apart: int = 0  # whether outputs lie apart: then where the first one is, and how far it is to the next row, column
-    out_start: int = 0
+    out_start: int = 0  # where outputs lie apart: the first one, and how far it is to the next row, column
     out_row: int = 0
-    out_col: int = 0
+    out_col: int = 0  # 0: they do not
     out_size: int = 0  # numbers of a channel of the whole output
     turned_start: int = 0  # in scratch, where they wait
 

@@ -13,8 +13,8 @@ import numpy as np
 from numba import extending
 
 from kernels.cpu import packing
+from kernels.cpu.packing import plain, turn
 from kernels.cpu.tasks import run
-from kernels.cpu.thin_convolution import plain, turn
 from kernels.cpu.tiling import VECTOR_BYTES, WIDE, lanes
 from kernels.cpu.vector_writer import signature_of, write_with
 from kernels.jit import jit

@@ -18,6 +18,7 @@ from llvmlite import ir
 from numba import extending
 
 from kernels.cpu import packing
+from kernels.cpu.packing import plain, turn
 from kernels.cpu.tasks import run
 from kernels.cpu.tiling import VECTOR_BYTES, WIDE, lanes
 from kernels.cpu.vector_writer import signature_of, write_with
@@ -33,20 +34,6 @@ FEW = WIDE.rows * 3 // 4
 _AHEAD = 4
 #: Rows of a tile, and vectors of each.
 _ROWS, _VECTORS = 4, 2
-
-
-def plain(rows, cols):
-    """Return whether a correlation has a kernel of 3x3, without stride or dilation."""
-    return all(
-        axis.stride == axis.step == 1 and len(axis.pieces[0].offsets) == 3 and abs(turn(axis)) == 1
-        for axis in (rows, cols)
-    )
-
-
-def turn(axis):
-    """Return the step between the inputs that two neighbouring taps meet."""
-    offsets = axis.pieces[0].offsets
-    return offsets[1] - offsets[0]
 
 
 def possible(weight_shape, rows, cols):

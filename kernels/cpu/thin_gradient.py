@@ -15,8 +15,8 @@ import numpy as np
 from numba import extending
 
 from kernels.cpu import packing
+from kernels.cpu.packing import plain
 from kernels.cpu.tasks import run
-from kernels.cpu.thin_convolution import plain
 from kernels.cpu.tiling import VECTOR_BYTES, WIDE, lanes
 from kernels.cpu.vector import clear
 from kernels.cpu.vector_writer import signature_of, write_with

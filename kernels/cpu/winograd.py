@@ -30,6 +30,7 @@ from numba import prange
 
 from kernels.cpu import packing
 from kernels.cpu.native import address_of, call
+from kernels.cpu.packing import plain, turn
 from kernels.cpu.tiling import VECTOR_BYTES, WIDE
 from kernels.cpu.vector import multiply_square_1, multiply_square_2, multiply_square_3
 from kernels.cpu.winograd_transforms import (
@@ -65,16 +66,7 @@ GAP = 16
 
 def possible(dtype, groups, rows, cols):
     """Return whether a correlation is one of this form: float32, one group, a kernel of 3x3 without stride."""
-    orders = [_order(axis) for axis in (rows, cols)]
-    return dtype == np.float32 and groups == 1 and orders[0] == orders[1] and orders[0] in (1, -1)
-
-
-def _order(axis):
-    """Return the step between the inputs that the three taps of an output meet; 0 if there is no such step."""
-    offsets = axis.pieces[0].offsets
-    if axis.stride != 1 or axis.step != 1 or len(offsets) != 3 or offsets[2] - offsets[1] != offsets[1] - offsets[0]:
-        return 0
-    return offsets[1] - offsets[0]
+    return dtype == np.float32 and groups == 1 and plain(rows, cols) and turn(rows) == turn(cols)
 
 
 def vectors_of(pictures, out_size):
@@ -103,7 +95,7 @@ def winograd_correlate(
     sizes = sizes._replace(
         add=int(residual is not None),
         relu=int(relu),
-        turned=int(_order(rows) < 0),
+        turned=int(turn(rows) < 0),
         weight_step=weight.strides[0] // weight.itemsize,
         weight_in_step=weight.strides[1] // weight.itemsize,
         inputs=1 if more is None else 2,
