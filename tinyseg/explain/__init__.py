@@ -1,13 +1,25 @@
 """What happens inside: which kernels a network runs, by which algorithm, and how near each comes to the machine's best.
 
-And what a CUDA kernel does with memory, thread by thread. Nothing here changes what is computed, or the network that
-is looked at.
+And what a CUDA kernel does with memory, thread by thread; and small maps drawn with the values in their cells. Nothing
+here changes what is computed, or the network that is looked at.
 """
 
 from tinyseg.explain.cuda_report import CudaAccess, CudaTrace
 from tinyseg.explain.cuda_rows import CudaTraceProblem, CudaTraceRow
 from tinyseg.explain.cuda_trace import cuda_trace
+from tinyseg.explain.maps import Mark, maps
 from tinyseg.explain.plan import plan
 from tinyseg.explain.plan_table import Plan, PlanRow
 
-__all__ = ["CudaAccess", "CudaTrace", "CudaTraceProblem", "CudaTraceRow", "Plan", "PlanRow", "cuda_trace", "plan"]
+__all__ = [
+    "CudaAccess",
+    "CudaTrace",
+    "CudaTraceProblem",
+    "CudaTraceRow",
+    "Mark",
+    "Plan",
+    "PlanRow",
+    "cuda_trace",
+    "maps",
+    "plan",
+]
