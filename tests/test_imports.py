@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 #: Each package may import from its own level and from those above it in this list.
 LEVELS = [
     {"compiling"},
-    {"backend", "colours", "files", "random"},
+    {"backend", "colours", "files", "random", "watching"},
     {"function", "tensor"},
     {"ops"},
     {"nn", "optim"},

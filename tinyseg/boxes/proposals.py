@@ -5,6 +5,7 @@ import numpy as np
 from tinyseg import ops
 from tinyseg.backend import host_work
 from tinyseg.boxes.coding import clip_to_picture
+from tinyseg.watching import tell
 
 
 def remove_small_boxes(boxes, min_size):
@@ -97,9 +98,11 @@ def filter_proposals(
         scores = ops.sigmoid(scores).array
     large = remove_small_boxes(boxes, min_size)
     good = large[scores[large] >= score_threshold]
-    boxes, scores, levels = boxes[good], scores[good], levels[good]
-    keep = ops.batched_nms(boxes, scores, levels, iou_threshold)[:top_n_after]
-    return boxes[keep], scores[keep]
+    apart = good[ops.batched_nms(boxes[good], scores[good], levels[good], iou_threshold)]
+    kept = apart[:top_n_after]
+    steps = {"best": chosen, "large": large, "good": good, "apart": apart, "kept": kept}
+    tell("proposals", boxes=boxes, scores=scores, levels=levels, **steps)
+    return boxes[kept], scores[kept]
 
 
 def _best(scores, count):

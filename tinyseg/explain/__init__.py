@@ -7,6 +7,10 @@ here changes what is computed, or the network that is looked at.
 from tinyseg.explain.cuda_report import CudaAccess, CudaTrace
 from tinyseg.explain.cuda_rows import CudaTraceProblem, CudaTraceRow
 from tinyseg.explain.cuda_trace import cuda_trace
+from tinyseg.explain.detector import detector
+from tinyseg.explain.detector_lost import LostObject
+from tinyseg.explain.detector_stages import DetectorStage
+from tinyseg.explain.detector_xray import DetectorXRay
 from tinyseg.explain.maps import Mark, maps
 from tinyseg.explain.plan import plan
 from tinyseg.explain.plan_table import Plan, PlanRow
@@ -16,10 +20,14 @@ __all__ = [
     "CudaTrace",
     "CudaTraceProblem",
     "CudaTraceRow",
+    "DetectorStage",
+    "DetectorXRay",
+    "LostObject",
     "Mark",
     "Plan",
     "PlanRow",
     "cuda_trace",
+    "detector",
     "maps",
     "plan",
 ]

@@ -8,6 +8,7 @@ from tinyseg import boxes as box_tools
 from tinyseg import nn, ops, random
 from tinyseg.backend import host_work, kernel, moved
 from tinyseg.tensor import tensor_beside
+from tinyseg.watching import tell
 
 
 class RoIHeads(nn.Module):
@@ -231,15 +232,18 @@ class RoIHeads(nn.Module):
         for boxes, size in zip(proposals, image_sizes, strict=True):
             rows = slice(start, start + len(boxes))
             start += len(boxes)
-            moved = box_tools.decode(codes[rows], boxes, self.bbox_reg_weights)
-            moved = box_tools.clip_to_picture(moved, size)[:, 1:].reshape(-1, 4)
+            decoded = box_tools.decode(codes[rows], boxes, self.bbox_reg_weights)
+            moved = box_tools.clip_to_picture(decoded, size)[:, 1:].reshape(-1, 4)
             scores = probabilities[rows, 1:].ravel()
             classes = np.tile(np.arange(1, logits.shape[1]), len(boxes))
-            good = np.flatnonzero(scores > self.score_thresh)
-            good = good[box_tools.remove_small_boxes(moved[good], 1e-2)]
-            moved, scores, classes = moved[good], scores[good], classes[good]
-            keep = ops.batched_nms(moved, scores, classes, self.nms_thresh)[: self.detections_per_img]
-            results.append((moved[keep], scores[keep], classes[keep].astype(np.int64)))
+            sure = np.flatnonzero(scores > self.score_thresh)
+            large = sure[box_tools.remove_small_boxes(moved[sure], 1e-2)]
+            apart = large[ops.batched_nms(moved[large], scores[large], classes[large], self.nms_thresh)]
+            kept = apart[: self.detections_per_img]
+            steps = {"sure": sure, "large": large, "apart": apart, "kept": kept}
+            before = {"probabilities": probabilities[rows], "decoded": decoded}
+            tell("detections", boxes=moved, scores=scores, classes=classes, **before, **steps)
+            results.append((moved[kept], scores[kept], classes[kept].astype(np.int64)))
         return results
 
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from tinyseg import boxes as box_tools
 from tinyseg import nn, ops
+from tinyseg.watching import tell
 
 
 class MultiScaleRoIPooling(nn.Module):
@@ -79,12 +80,14 @@ class MultiScaleRoIPooling(nn.Module):
             raise ValueError(f"features has the maps {list(features)}; expected some of {self.featmap_names}")
         height = max(size[0] for size in image_sizes)
         strides = [round(math.log2(height / x.shape[2])) for x in maps]  # as powers of two
+        scales, levels = [2.0**-stride for stride in strides], self._levels(boxes, strides)
+        tell("pooling", levels=levels, scales=scales)
         return ops.multi_scale_roi(
             maps,
             boxes,
             self.output_size,
-            [2.0**-stride for stride in strides],
-            self._levels(boxes, strides),
+            scales,
+            levels,
             roi_op=self.roi_op,
             sampling_ratio=self.sampling_ratio,
             aligned=self.aligned,

@@ -9,6 +9,7 @@ from tinyseg import nn, ops, random
 from tinyseg.backend import host_work, moved
 from tinyseg.models import old_names
 from tinyseg.tensor import tensor_beside
+from tinyseg.watching import tell
 
 
 class RPNHead(nn.Module):
@@ -136,6 +137,7 @@ class RegionProposalNetwork(nn.Module):
         decoded = np.stack([box_tools.decode(picture, anchors)[:, 0] for picture in found])
         if not (np.isfinite(decoded).all() and np.isfinite(scores).all()):
             raise FloatingPointError("the region proposal network gives NaN or infinity")
+        tell("anchors", boxes=anchors, level_sizes=level_sizes, logits=scores, codes=found, decoded=decoded)
         proposals, _ = self.filter_proposals(decoded, scores, images.image_sizes, level_sizes)
         if not self.training:
             return proposals, {}

@@ -1,0 +1,202 @@
+"""What `tinyseg.explain.detector` found: stages as a table, as JSON, as pictures, as a page."""
+
+import json
+import textwrap
+
+import numpy as np
+
+from tinyseg.explain.detector_lost import lost_object
+from tinyseg.explain.detector_stages import RECALL_AT, recall_of
+
+_WIDTH = 72  # characters of a stage's sentence
+
+
+class DetectorXRay:
+    """A detector's run on one picture: what `tinyseg.explain.detector` returns. ``print`` shows it as a table.
+
+    Parameters
+    ----------
+    model : GeneralizedRCNN
+        The detector.
+    picture : ndarray
+        ``(C, H, W)`` as it was given.
+    truth : dict or None
+        ``boxes``, ``labels``, and ``resized``, the boxes in pixels of the resized picture.
+    stages : list of DetectorStage
+        In the order of the run.
+    class_names : tuple of str
+        Names of class 0, 1, ...
+
+    Attributes
+    ----------
+    stages : list of DetectorStage
+        All stages; ``xray["nms"]`` is the one of that name.
+    """
+
+    def __init__(self, model, picture, truth, stages, class_names=()):
+        self.model, self.picture, self.truth, self.stages = model, picture, truth, stages
+        self.class_names = class_names
+
+    def __getitem__(self, name):
+        """Return the stage of a name.
+
+        Parameters
+        ----------
+        name : str
+            ``"anchors"``, ``"proposals"``, ...
+
+        Returns
+        -------
+        DetectorStage
+
+        Raises
+        ------
+        KeyError
+            If there is no such stage.
+        """
+        for stage in self.stages:
+            if stage.name == name:
+                return stage
+        raise KeyError(
+            f"{name!r} is no stage of this detector; expected one of {', '.join(s.name for s in self.stages)}"
+        )
+
+    def class_name(self, label):
+        """Return the name of a class.
+
+        Parameters
+        ----------
+        label : int
+            Its number.
+
+        Returns
+        -------
+        str
+            ``"class 3"`` where it has no name.
+        """
+        named = 0 <= label < len(self.class_names) and self.class_names[label]
+        return named or ("background" if label == 0 else f"class {label}")
+
+    def recall(self, iou=0.5):
+        """Return how many of the true objects each stage covers.
+
+        Parameters
+        ----------
+        iou : float
+            Overlap, above 0 and at most 1, from which on a box covers an object.
+
+        Returns
+        -------
+        dict of str to float
+            By the names of the stages with boxes, in order: the share of objects that some box covers; from
+            ``"class_boxes"`` on, some box of the object's class. A box may cover several objects.
+
+        Raises
+        ------
+        ValueError
+            If there is no truth, or ``iou`` is out of range.
+        """
+        self._check_truth()
+        if not 0 < iou <= 1:
+            raise ValueError(f"iou is {iou!r}; expected above 0 and at most 1")
+        if not len(self.truth["boxes"]):
+            return {}
+        with_boxes = [stage for stage in self.stages if stage.boxes is not None]
+        return {stage.name: recall_of(stage, self.truth, (iou,))[iou] for stage in with_boxes}
+
+    def lost(self, number, iou=0.5):
+        """Return what became of a true object: whether it was found, or at which stage it was lost, and why.
+
+        Parameters
+        ----------
+        number : int
+            Of the object in the truth, from 0.
+        iou : float
+            Overlap, above 0 and at most 1, from which on a box covers it.
+
+        Returns
+        -------
+        LostObject
+            ``print`` shows a sentence.
+
+        Raises
+        ------
+        ValueError
+            If there is no truth, or a number is out of range.
+        """
+        self._check_truth()
+        count = len(self.truth["boxes"])
+        if not (isinstance(number, int | np.integer) and 0 <= number < count):
+            raise ValueError(f"number is {number!r}; expected a whole number from 0 to {count - 1}")
+        if not 0 < iou <= 1:
+            raise ValueError(f"iou is {iou!r}; expected above 0 and at most 1")
+        return lost_object(self, int(number), iou)
+
+    def _check_truth(self):
+        """Raise ValueError without truth."""
+        if self.truth is None:
+            raise ValueError("target was left out; expected the truth, to compare with")
+
+    def objects(self):
+        """Return what became of every true object: a list of LostObject, empty without truth."""
+        return [self.lost(number) for number in range(0 if self.truth is None else len(self.truth["boxes"]))]
+
+    # ---- text ------------------------------------------------------------------------------------------------------
+
+    def to_json(self):
+        """Return stages with boxes, scores and recall, and what became of each object, as the text of a JSON object.
+
+        Maps, pooled features and masks are left out but for their shapes.
+
+        Returns
+        -------
+        str
+        """
+        truth = None
+        if self.truth is not None:
+            truth = {"boxes": self.truth["boxes"].tolist(), "labels": self.truth["labels"].tolist()}
+        whole = {
+            "model": type(self.model).__name__, "picture": list(self.picture.shape),
+            "class_names": list(self.class_names), "truth": truth,
+            "objects": [lost._asdict() for lost in self.objects()],
+            "stages": [_as_dict(stage) for stage in self.stages],
+        }  # fmt: skip
+        return json.dumps(whole, indent=1) + "\n"
+
+    def __str__(self):
+        has_recall = any(stage.recall for stage in self.stages)
+        head = ["stage", "count", "", *(f"IoU {at:g}" for at in RECALL_AT if has_recall), "what it does"]
+        rows = []
+        for stage in self.stages:
+            recall = [f"{stage.recall[at]:.2f}" if stage.recall else "" for at in RECALL_AT if has_recall]
+            first, *more = textwrap.wrap(stage.text, _WIDTH)
+            rows.append([stage.name, str(stage.count), stage.unit, *recall, first])
+            rows += [[""] * (len(head) - 1) + [line] for line in more]
+        widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
+        right = {1, *range(3, len(head) - 1)}
+        lines = [
+            "  ".join(
+                cell.rjust(width) if i in right else cell.ljust(width)
+                for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+            ).rstrip()
+            for row in [head, *rows]
+        ]
+        lines.insert(1, "-" * max(map(len, lines)))
+        if has_recall:
+            lines += ["", "IoU 0.5, 0.75: the share of true objects that some box overlaps by so much or more; from",
+                      "class_boxes on, a box of the object's class.", "", *map(str, self.objects())]  # fmt: skip
+        return "\n".join(lines)
+
+    __repr__ = __str__
+
+
+def _as_dict(stage):
+    """Return a stage as plain values, its large arrays as shapes."""
+    plain = {name: getattr(stage, name) for name in ("name", "title", "text", "count", "unit")}
+    plain["recall"] = {str(at): value for at, value in stage.recall.items()}
+    for name in ("boxes", "scores", "labels", "levels", "source"):
+        array = getattr(stage, name)
+        if array is not None:
+            plain[name] = array.tolist()
+    plain["shapes"] = {name: list(array.shape) for name, array in stage.arrays.items()}
+    return plain
