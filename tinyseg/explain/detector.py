@@ -5,7 +5,7 @@ from contextlib import ExitStack, contextmanager
 from tinyseg.backend import moved
 from tinyseg.explain.detector_stages import make_stages
 from tinyseg.explain.detector_xray import DetectorXRay
-from tinyseg.explain.plan import _unchanged
+from tinyseg.explain.runs import unchanged
 from tinyseg.models import GeneralizedRCNN
 from tinyseg.models.targets import check_targets
 from tinyseg.models.transform import resize_boxes
@@ -78,7 +78,7 @@ def detector(model, picture, target=None, *, class_names=()):
     if target is not None:
         (truth,) = check_targets([target], [given], model.num_classes, with_masks=False)
     seen: dict = {}
-    with _unchanged(model), _seeing(model, seen), no_grad():
+    with unchanged(model), _seeing(model, seen), no_grad():
         (found,) = model.eval()([picture])
     missing = {"batch", "maps", "head", "anchors", "proposals", "predicted", "detections"} - set(seen)
     if missing:

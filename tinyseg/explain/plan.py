@@ -1,15 +1,12 @@
 """What a network runs: one row for every call of a kernel, with its algorithm, its least time and its measured time."""
 
 import time
-from contextlib import contextmanager
 
-import numpy as np
-
-from tinyseg import backend, random
+from tinyseg import backend
 from tinyseg.explain.costs import arrays_in, cost
 from tinyseg.explain.plan_table import Plan, PlanRow
-from tinyseg.models import GeneralizedRCNN
-from tinyseg.tensor import Tensor, no_grad
+from tinyseg.explain.runs import loss_of, pictures_of, unchanged
+from tinyseg.tensor import no_grad
 
 _RUNS = 3
 
@@ -57,12 +54,12 @@ def plan(model, shape, *, backward=False, peaks=None):
     >>> table.rows[0].layer, table.rows[0].words()
     ('layer1_conv.conv1', 'conv2d + norm + relu')
     """
-    pictures = _pictures(model, shape)
+    pictures = pictures_of(model, shape)
     with backend.use_backend("cpu"):
         peaks = backend.machine_peaks() if peaks is None else peaks
         runs: list[tuple[list[PlanRow], float]] = []
         for _ in range(_RUNS + 1):
-            with _unchanged(model):
+            with unchanged(model):
                 runs.append(_run(model, pictures, backward, peaks))
         rows, seconds = _least(runs[1:])  # the first may have compiled
         return Plan(rows, seconds, dict(peaks), backend.get_num_threads())
@@ -83,49 +80,6 @@ def _in_kernels(rows):
     return sum(row.seconds for row in rows)
 
 
-def _pictures(model, shape):
-    """Return pictures in the form that a network takes."""
-    given = shape if isinstance(shape, np.ndarray) and shape.ndim > 1 else None
-    shape = tuple(shape if given is None else given.shape)
-    detector = isinstance(model, GeneralizedRCNN)
-    if not all(isinstance(size, int | np.integer) and not isinstance(size, bool) for size in shape):
-        raise TypeError(f"shape is {shape}; expected whole numbers")
-    if detector and len(shape) == 3:
-        shape = (1, *shape)
-    if len(shape) != 4 or min(shape) < 1:
-        expected = "(N, C, H, W) or (C, H, W)" if detector else "(N, C, H, W)"
-        raise ValueError(f"shape is {shape}; expected {expected}, each at least 1")
-    parameter = next(model.parameters(), None)
-    values = np.random.default_rng(0).random(shape) if given is None else given.reshape(shape)
-    values = values.astype(np.float32 if parameter is None else parameter.dtype)
-    return list(values) if detector else Tensor(values)
-
-
-@contextmanager
-def _unchanged(model):
-    """Leave a network, and the source of chance, as they were."""
-    modes = [(module, module.training) for module in model.modules()]
-    buffers = [(buffer, buffer.array, buffer.array.copy()) for buffer in model.buffers()]
-    gradients = [(parameter, parameter.grad) for parameter in model.parameters()]
-    chance, own = random.get_state(), getattr(model, "generator", None)
-    own_chance = None if own is None else own.bit_generator.state
-    try:
-        for parameter, _ in gradients:
-            parameter.grad = None  # not to be added to
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
-        for buffer, array, values in buffers:
-            array[...] = values
-            buffer.array = array
-        for parameter, gradient in gradients:
-            parameter.grad = gradient
-        random.set_state(chance)
-        if own is not None:
-            own.bit_generator.state = own_chance
-
-
 def _run(model, pictures, backward, peaks):
     """Run a network once; return the rows and the seconds of the whole run."""
     recorder = _Recorder(model, peaks)
@@ -133,7 +87,7 @@ def _run(model, pictures, backward, peaks):
     start = time.perf_counter()
     with backend.record_kernels(recorder):
         if backward:
-            loss = _loss(model, pictures)
+            loss = loss_of(model, pictures)
             if not loss.requires_grad:
                 raise ValueError("nothing in model requires gradients; backward=True needs a parameter that does")
             loss.backward()
@@ -141,33 +95,6 @@ def _run(model, pictures, backward, peaks):
             with no_grad():
                 model(pictures)
     return recorder.rows, time.perf_counter() - start - recorder.seconds
-
-
-def _loss(model, pictures):
-    """Return the sum of all that a network puts out."""
-    if isinstance(model, GeneralizedRCNN):
-        outputs = model(pictures, [_made_up_object(model, *picture.shape[1:]) for picture in pictures])
-    else:
-        outputs = model(pictures)
-    sums = [tensor.sum() for tensor in _tensors_in(outputs)]
-    return sum(sums[1:], sums[0])
-
-
-def _made_up_object(model, height, width):
-    """Return the truth of a picture with one object in its middle."""
-    box = np.array([[width / 4, height / 4, 3 * width / 4, 3 * height / 4]], np.float32)
-    mask = np.zeros((1, height, width), np.uint8)
-    mask[:, height // 4 : -(-3 * height // 4), width // 4 : -(-3 * width // 4)] = 1
-    truth = {"boxes": box, "labels": np.array([1])}
-    return {**truth, "masks": mask} if model.roi_heads.has_mask() else truth
-
-
-def _tensors_in(value):
-    """Return the tensors in what a network puts out."""
-    if isinstance(value, Tensor):
-        return [value]
-    parts = value.values() if isinstance(value, dict) else value
-    return [tensor for part in parts for tensor in _tensors_in(part)]
 
 
 class _Recorder:
