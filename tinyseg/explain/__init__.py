@@ -1,7 +1,7 @@
 """What happens inside: which kernels a network runs, by which algorithm, and how near each comes to the machine's best.
 
-And what a CUDA kernel does with memory, thread by thread; and small maps drawn with the values in their cells. Nothing
-here changes what is computed, or the network that is looked at.
+And what a CUDA kernel does with memory, thread by thread; small maps drawn with the values in their cells; and what RoI
+operators make of a box that moves. Nothing here changes what is computed, or the network that is looked at.
 """
 
 from tinyseg.explain.cuda_report import CudaAccess, CudaTrace
@@ -14,6 +14,7 @@ from tinyseg.explain.detector_xray import DetectorXRay
 from tinyseg.explain.maps import Mark, maps
 from tinyseg.explain.plan import plan
 from tinyseg.explain.plan_table import Plan, PlanRow
+from tinyseg.explain.roi_drag import RoiDrag, RoiJump, roi_drag
 
 __all__ = [
     "CudaAccess",
@@ -26,8 +27,11 @@ __all__ = [
     "Mark",
     "Plan",
     "PlanRow",
+    "RoiDrag",
+    "RoiJump",
     "cuda_trace",
     "detector",
     "maps",
     "plan",
+    "roi_drag",
 ]

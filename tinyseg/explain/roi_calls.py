@@ -1,0 +1,149 @@
+"""The RoI operators as the explanations call them: arrays checked once, and the kernels of the backend in use."""
+
+import numpy as np
+
+from tinyseg import backend
+from tinyseg.tensor import Tensor
+
+#: Operators by the names that the explanations give them, and what each is called in a title.
+TITLES = {
+    "roi_pool": "RoIPool",
+    "crop_and_resize": "crop_and_resize",
+    "roi_align": "RoIAlign, not aligned",
+    "roi_align_aligned": "RoIAlign, aligned",
+}
+
+
+def checked_features(features):
+    """Return feature maps as an array (N, C, H, W) of the host; whole numbers become float64."""
+    array = _plain(features)
+    if array.dtype.kind not in "fiub" or array.dtype.itemsize not in (1, 2, 4, 8):
+        raise TypeError(f"features has dtype {array.dtype}; expected numbers")
+    if not 2 <= array.ndim <= 4 or 0 in array.shape:
+        raise ValueError(
+            f"features has shape {array.shape}; expected (H, W), (C, H, W) or (N, C, H, W), none of them 0"
+        )
+    if array.dtype not in (np.float32, np.float64):
+        array = array.astype(np.float64)
+    return np.ascontiguousarray(array.reshape((1,) * (4 - array.ndim) + array.shape))
+
+
+def checked_rois(rois, dtype, pictures, name="rois"):
+    """Return boxes as an array (K, 5): those of four numbers get batch index 0."""
+    array = _plain(rois)
+    if array.dtype.kind not in "fiu":
+        raise TypeError(f"{name} has dtype {array.dtype}; expected numbers")
+    array = np.atleast_2d(array).astype(dtype)
+    if array.ndim != 2 or array.shape[1] not in (4, 5):
+        raise ValueError(
+            f"{name} has shape {array.shape}; expected boxes of four numbers x1, y1, x2, y2, or of five with a batch "
+            "index before them"
+        )
+    if array.shape[1] == 4:
+        if pictures > 1:
+            raise ValueError(
+                f"{name} has boxes of four numbers for {pictures} pictures; expected a batch index before them"
+            )
+        array = np.insert(array, 0, 0, axis=1)
+    return np.ascontiguousarray(array)
+
+
+def checked_roi(roi, dtype, pictures):
+    """Return one box as an array (1, 5)."""
+    rois = checked_rois(roi, dtype, pictures, "roi")
+    if len(rois) != 1:
+        raise ValueError(f"roi has {len(rois)} boxes; expected one")
+    return rois
+
+
+def checked_pair(name, value):
+    """Return a whole number, or two, as a pair of at least 1."""
+    pair = (value, value) if isinstance(value, int | np.integer) else tuple(value)
+    if len(pair) != 2 or not all(isinstance(part, int | np.integer) and part >= 1 for part in pair):
+        raise ValueError(f"{name} is {value!r}; expected a whole number of at least 1, or a pair of them")
+    return int(pair[0]), int(pair[1])
+
+
+def checked_ops(ops):
+    """Return names of operators as a tuple."""
+    ops = (ops,) if isinstance(ops, str) else tuple(ops)
+    for op in ops:
+        if op not in TITLES:
+            raise ValueError(f"ops has {op!r}; expected some of {', '.join(map(repr, TITLES))}")
+    if not ops or len(set(ops)) != len(ops):
+        raise ValueError(f"ops is {ops!r}; expected different operators, at least one")
+    return ops
+
+
+def pool(op, x, rois, output_size, spatial_scale=1.0, sampling_ratio=-1):
+    """Return what an operator of `TITLES` gives: ``(K, C, oH, oW)``; ``sampling_ratio`` is for RoIAlign alone."""
+    if op == "roi_pool":
+        return backend.kernel("roi_pool_forward")(x, rois, output_size, spatial_scale)[0]
+    if op == "crop_and_resize":
+        corners = rois[:, 1:] * x.dtype.type(spatial_scale)
+        return crop_and_resize(x, np.concatenate([rois[:, :1], corners], axis=1), output_size)
+    aligned = op == "roi_align_aligned"
+    return backend.kernel("roi_align_forward")(x, rois, output_size, spatial_scale, sampling_ratio, aligned=aligned)
+
+
+def crop_and_resize(x, rois, output_size, extrapolation_value=0.0):
+    """Return TensorFlow's ``crop_and_resize``, computed by RoIAlign with one sample per bin.
+
+    Parameters
+    ----------
+    x : ndarray, shape (N, C, H, W)
+        Feature maps.
+    rois : ndarray, shape (K, 5)
+        Batch index and x1, y1, x2, y2 in feature cells: TensorFlow's normalised corners times H - 1 and W - 1. The
+        first sample lies on the first corner, the last on the second.
+    output_size : (int, int)
+        Samples: vertical, horizontal.
+    extrapolation_value : float
+        What samples outside of the map give: also those less than a cell outside, which RoIAlign moves onto the map.
+
+    Returns
+    -------
+    ndarray, shape (K, C, oH, oW)
+    """
+    shifted = crop_boxes(rois, output_size)
+    y = backend.kernel("roi_align_forward")(x, shifted, output_size, 1.0, 1, aligned=True)
+    rows, columns = (_on_map(rois, axis, output_size, x.shape) for axis in (0, 1))
+    inside = rows[:, None, :, None] & columns[:, None, None, :]
+    return np.where(inside, y, x.dtype.type(extrapolation_value))
+
+
+def crop_boxes(rois, output_size):
+    """Return the boxes whose bins have the samples of ``crop_and_resize`` at their centres, for ``aligned=True``.
+
+    Samples lie a step of ``(x2 - x1) / (n - 1)`` apart, so the box reaches half a step beyond the first and the last;
+    and half a cell is added, which RoIAlign takes off again. A single sample lies in the middle.
+    """
+    shifted = rois.copy()
+    half = rois.dtype.type(0.5)
+    for axis, bins in enumerate(output_size):
+        low, high = rois[:, 2 - axis], rois[:, 4 - axis]
+        if bins > 1:
+            beyond = (high - low) / rois.dtype.type(bins - 1) * half
+        else:
+            low = high = (low + high) * half
+            beyond = half
+        shifted[:, 2 - axis], shifted[:, 4 - axis] = low - beyond + half, high + beyond + half
+    return shifted
+
+
+def _on_map(rois, axis, output_size, shape):
+    """Return which samples of ``crop_and_resize`` lie between the first and the last cell along an axis: (K, bins)."""
+    low, high = rois[:, 2 - axis, None], rois[:, 4 - axis, None]
+    bins, T = output_size[axis], rois.dtype.type
+    if bins > 1:
+        places = low + np.arange(bins, dtype=T) * ((high - low) / T(bins - 1))
+    else:
+        places = T(0.5) * (low + high)
+    return (places >= 0) & (places <= shape[2 + axis] - 1)
+
+
+def _plain(values):
+    """Return numbers as an array of the host."""
+    if isinstance(values, Tensor):
+        values = values.numpy()
+    return np.asarray(backend.moved(values, "cpu"))
