@@ -23,6 +23,8 @@ from benchmarks.measure import Timing
 from tinyseg import files
 from tinyseg.cli.common import number, whole_number
 
+#: Steps that measure the GPU, and no operator.
+_OF_THE_GPU = ("peaks", "overlap")
 #: Of the machine, what may differ between two runs that make one table.
 _MAY_DIFFER = ("date",)
 _EXAMPLE = """\
@@ -41,8 +43,8 @@ def add_arguments(parser):
         nargs="+",
         default=[],
         metavar="PATTERN",
-        help="steps whose name holds one of these, where * stands for anything: tests, sanitizer, peaks, operators, "
-        "models, 'roi_*/forward', ... (default: all)",
+        help="steps whose name holds one of these, where * stands for anything: tests, sanitizer, peaks, overlap, "
+        "operators, models, 'roi_*/forward', ... (default: all)",
     )
     parser.add_argument("--list", action="store_true", default=same, help="only show the names of the steps")
     parser.add_argument("--sizes", type=names, default=("M", "L"), metavar="S,M,L", help="of S, M, L (default: M,L)")
@@ -121,11 +123,11 @@ def require():
 
 
 def every(sizes):
-    """Return all steps by name, in the order in which they are taken: checks, peaks, and the cases with goals first."""
+    """Return all steps by name, in the order in which they are taken: checks, the GPU, and cases, goals first."""
     from benchmarks import gpu_report
 
     found = sorted(_cases(sizes), key=lambda case: gpu_report.place_of_goal(case.name))
-    return {**dict.fromkeys([*gpu_checks.names(), "peaks"]), **{case.name: case for case in found}}
+    return {**dict.fromkeys([*gpu_checks.names(), *_OF_THE_GPU]), **{case.name: case for case in found}}
 
 
 def chosen(patterns, sizes):
@@ -238,7 +240,9 @@ class _Session:
         """Return whether an earlier run has taken a step; a check that could not be run is none."""
         if name in gpu_checks.names():
             return self.found.gpu["checks"].get(name, ["not run"])[0] != "not run"
-        return bool(self.found.peaks) if name == "peaks" else any(row.name == name for row in self.found.rows)
+        if name in _OF_THE_GPU:
+            return bool(self.found.peaks if name == "peaks" else self.found.gpu.get(name))
+        return any(row.name == name for row in self.found.rows)
 
     def _save(self):
         results.write(self.path, self.found)
@@ -265,10 +269,25 @@ class _Session:
             self._save()  # even if the process ends in this step: see _measure
             if name == "peaks":
                 self.found.peaks = running.limits_of("cuda", None)
+            elif name == "overlap":
+                self._overlap(ended_before=begun[name] > 2)
             else:
                 self._measure(self.steps[name], ended_before=begun[name] > 2)
             del begun[name]
             self._save()
+
+    def _overlap(self, ended_before):
+        """Measure copies beside kernels, and print the line."""
+        from benchmarks import gpu_report, gpu_transfers
+
+        try:
+            if ended_before:
+                raise RuntimeError("the process ended in this step, twice")
+            self.found.gpu["overlap"] = gpu_transfers.overlap()
+        except Exception as error:  # as in _measure
+            self.found.gpu["overlap"] = {"error": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
+            self._check_alive("overlap")
+        _print(gpu_report.overlap_line(self.found.gpu["overlap"]))
 
     def _measure(self, case, ended_before):
         """Measure a case, and print its line."""
@@ -332,7 +351,7 @@ class _Session:
         if not self.found.complete:
             return 130
         failed = any(outcome == "FAILED" for outcome, *_ in self.found.gpu["checks"].values())
-        return int(failed or bool(self.found.errors()))
+        return int(failed or bool(self.found.errors()) or "error" in self.found.gpu["overlap"])
 
 
 def _failed(case, why):
@@ -342,7 +361,9 @@ def _failed(case, why):
 
 def _empty():
     """Return what `results.Run.gpu` is at first."""
-    tables: dict = {name: {} for name in ("checks", "transfers", "kernels", "compiling", "in_cache", "begun")}
+    tables: dict = {
+        name: {} for name in ("checks", "overlap", "transfers", "kernels", "compiling", "in_cache", "begun")
+    }
     return {"simulated": _simulated(), "code": code(), **tables, "left": []}
 
 

@@ -175,7 +175,8 @@ def line(row, run):
 
 def short(run):
     """Return what the terminal shows at the end: the table, verdicts, and what was not right or not measured."""
-    parts = [_tables(run), "\n".join(verdicts(run)), "\n".join(_problems(run))]
+    copies = overlap_line(run.gpu["overlap"]) if run.gpu["overlap"] else ""
+    parts = [_tables(run), copies, "\n".join(verdicts(run)), "\n".join(_problems(run))]
     return "\n\n".join(part for part in ([SIMULATED] if run.gpu["simulated"] else []) + parts if part)
 
 
@@ -239,6 +240,8 @@ def markdown(run):
     parts += ["## Verdicts, checks and errors", "\n".join(f"- {text}" for text in found)] if found else []
     if run.rows:
         parts += ["## Times", _LEGEND, _tables(run)]
+    if gpu["overlap"]:
+        parts += ["## Copies beside kernels", _OVERLAP, overlap_line(gpu["overlap"]) + "."]
     if gpu["transfers"]:
         parts += ["## Transfers", _TRANSFERS, report.table(_transfers(gpu["transfers"]))]
     if gpu["kernels"]:
@@ -255,6 +258,26 @@ Milliseconds of copying what an operator reads to the GPU, and its result back: 
 memory, as `to_device` and `to_host` do, and pinned memory. No time above has them in it."""
 _KERNELS = """\
 Microseconds on the GPU of each kernel within one call, with events around every launch, which add one or two."""
+
+
+_OVERLAP = """\
+Batches that come from the host one after another and are computed on the GPU: sent in line, which the host and the \
+kernels wait for, and sent beside the kernels, from pinned memory, while the batch before is computed. By the \
+processor's clock."""
+
+
+def overlap_line(found):
+    """Return what sending batches beside the kernels saves, as one line for the terminal and the page."""
+    if "error" in found:
+        return f"overlap: ERROR {found['error']}"
+    ms = {name: found[name] * 1e3 for name in ("computed", "sent", "waited", "hidden")}
+    share = (ms["waited"] - ms["hidden"]) / ms["sent"] if ms["sent"] else 0.0
+    text = {name: report.digits(value) for name, value in ms.items()}
+    return (
+        f"overlap: a batch of {report.digits(found['bytes'] / 1e6)} MB takes {text['sent']} ms to send and "
+        f"{text['computed']} ms to compute, {text['waited']} ms when it is waited for and {text['hidden']} ms beside "
+        f"the kernels: {share:.0%} of sending is hidden"
+    )
 
 
 def _tables(run):

@@ -1,13 +1,18 @@
 """What it costs to bring the arrays of an operator to the GPU and its result back, apart from computing."""
 
+import math
 import time
 
 import numpy as np
 
+from benchmarks.gpu_clock import unwatched
+from kernels import cuda as kernels
 from kernels.cuda.array import empty, to_device, to_host
 from kernels.cuda.device import SIMULATED, cuda, synchronize
 
 _CALLS = 5
+#: A batch of pictures to send, the channels that are computed of it, and how many batches follow each other.
+_BATCH, _CHANNELS, _BATCHES = ((1, 1, 1, 2), 1, 1) if SIMULATED else ((8, 3, 512, 512), 16, 20)
 
 
 def transfers(arrays, result):
@@ -59,3 +64,63 @@ def _seconds(call):
     end.record()
     end.synchronize()
     return cuda.event_elapsed_time(start, end) / 1e3
+
+
+# ---- beside the kernels ----------------------------------------------------------------------------------------------
+
+
+def overlap():
+    """Measure what it costs to send batches one after another, in line with what is computed of them or beside it.
+
+    Returns
+    -------
+    dict
+        ``bytes`` of a batch; and medians of seconds for each batch by the processor's clock: ``computed`` (from one
+        that is on the device: as many convolutions as take about twice the time of sending in line), ``sent`` in line
+        and nothing else, ``waited`` (sent in line and computed), and ``hidden`` (sent while the one before is
+        computed, see ``kernels.cuda.staging``).
+    """
+    batch = np.random.default_rng(0).random(_BATCH, np.float32)
+    weight = to_device(np.full((_CHANNELS, _BATCH[1], 1, 1), 0.1, np.float32))
+    there = to_device(batch)
+    once, sent = (_each(call, 2) for call in (lambda _: kernels.conv2d_forward(there, weight), lambda _: _sent(batch)))
+    times = 1 if SIMULATED else math.ceil(2 * sent / once)
+
+    def compute(x):
+        for _ in range(times):
+            kernels.conv2d_forward(x, weight)
+
+    def hidden(_):
+        x = under_way.pop()()
+        under_way.append(kernels.sending(batch))  # first: it need not wait for this one's work
+        compute(x)
+
+    under_way = [kernels.sending(batch)]
+    calls = {
+        "computed": lambda _: compute(there),
+        "sent": lambda _: _sent(batch),
+        "waited": lambda _: compute(to_device(batch)),
+        "hidden": hidden,
+    }
+    return {"bytes": batch.nbytes, **{name: _each(call, _BATCHES) for name, call in calls.items()}}
+
+
+def _sent(batch):
+    """Copy a batch in line, and wait until it is there."""
+    to_device(batch)
+    synchronize()
+
+
+def _each(call, times):
+    """Return the seconds of each of so many calls in a row, until the last has run: the median of some rows."""
+    found = []
+    with unwatched():
+        for _ in range(1 if SIMULATED else _CALLS):
+            call(0)  # compiles, and asks for memory
+            synchronize()
+            begun = time.perf_counter()
+            for number in range(times):
+                call(number)
+            synchronize()
+            found.append((time.perf_counter() - begun) / times)
+    return float(np.median(found))

@@ -59,12 +59,15 @@ def test_everything_is_measured_checked_and_left(tmp_path, capsys, monkeypatch):
         assert ("cuda.atomic" in row.timings) == (row.parts[1].startswith("roi_") and row.parts[-1] == "backward")
         assert sum(run.gpu["kernels"][row.name].values()) > 0
     assert run.gpu["compiling"]["relu.relu_kernel"] > 0
+    assert set(run.gpu["overlap"]) == {"bytes", "computed", "sent", "waited", "hidden"}
+    assert min(run.gpu["overlap"].values()) > 0
     to_device = run.gpu["transfers"]["operators/relu/S/1x2x3x4/forward"]
     assert to_device["to_device"] == to_device["to_host"] == 4 * 2 * 3 * 4 and min(to_device["seconds"].values()) > 0
     assert run.peaks["flops"] > 0 and run.peaks["bytes"] > 0
     assert sum(file.read_text() == "all" for file in tmp_path.glob("*.txt")) == len(gpu_checks.names())
     page, out = path.with_suffix(".md").read_text(), capsys.readouterr().out
     assert "| roi_align/S/1x2x5x6-2x2x2/backward (atomic) |" in page and "| relu/S/1x2x3x4/forward |" in out
+    assert "## Copies beside kernels" in page and "overlap: a batch of" in out
     assert "## Transfers" in page and "## Compiling" in page and "tests: passed, 2 passed in 0.10s" in page
     if gpu._simulated():
         assert path.name == "simulator.json" and page.startswith("# Simulated: times mean nothing")
@@ -269,7 +272,7 @@ def run_of(name="NVIDIA H100 80GB HBM3", simulated=False, **seconds):
             "cpu": Timing(0.1, [4e-1] * 3),
         }),
     ]  # fmt: skip
-    about = {name: {} for name in ("checks", "transfers", "kernels", "compiling", "in_cache", "begun")}
+    about = {name: {} for name in ("checks", "overlap", "transfers", "kernels", "compiling", "in_cache", "begun")}
     about |= {"simulated": simulated, "code": "abc", "left": []}
     machine = {"gpu": name, "processor": "some", "threads": 2}
     return results.Run("tinyseg bench gpu", machine, {"flops": 1e13, "bytes": 1e12}, rows, gpu=about)
@@ -292,6 +295,12 @@ def test_what_was_not_measured_is_said_and_has_no_verdict():
     run = run_of(theirs=[])
     run.rows[0].timings["torchvision.cuda"] = Timing(math.nan, [], "RuntimeError: no kernel image")
     run.absent = {"onnxruntime": "onnxruntime is not installed"}
+    run.gpu["overlap"] = {"bytes": 2e6, "computed": 4e-3, "sent": 2e-3, "waited": 6e-3, "hidden": 4.5e-3}
+    line = "takes 2.00 ms to send and 4.00 ms to compute, 6.00 ms when it is waited for and 4.50 ms beside the kernels"
+    assert f"overlap: a batch of 2.00 MB {line}: 75% of sending is hidden" in gpu_report.short(run)
+    assert line in gpu_report.markdown(run)
+    run.gpu["overlap"] = {"error": "the bus is out"}
+    assert "overlap: ERROR the bus is out" in gpu_report.short(run)
     run.gpu["checks"] = {"sanitizer/memcheck": ["not run", "compute-sanitizer is not installed", 0.0]}
     run.gpu["left"] = ["operators/nms/L/2000/forward"]
     text = gpu_report.markdown(run)

@@ -214,6 +214,32 @@ def moved(array, device):
     return cuda.to_device(array) if device == "cuda" else cuda.to_host(array)
 
 
+def moving(array, device):
+    """Begin to copy an array to a device, while what was started before computes on.
+
+    Parameters
+    ----------
+    array : ndarray or DeviceArray
+        Any array. One of the host may be changed when this returns; one on the device must not be until it has arrived.
+    device : {"cpu", "cuda"}
+        Where to.
+
+    Returns
+    -------
+    callable
+        Without arguments; gives what `moved` does.
+
+    Raises
+    ------
+    RuntimeError, MemoryError
+        As `moved`.
+    """
+    if device_of(array) == device:
+        return lambda: array
+    cuda = _kernels().get("cuda")
+    return cuda.sending(array) if device == "cuda" else cuda.fetching(array)
+
+
 @cache
 def _by_device(backend, name):
     """Return a kernel that runs where the arrays of a call lie."""

@@ -15,6 +15,8 @@ _FILES = {
     "to_host": "array",
     "transfers": "array",
     "release_memory": "array",
+    "sending": "staging",
+    "fetching": "staging",
     "DeviceArray": "array",
 }
 

@@ -243,6 +243,7 @@ class Transfers(NamedTuple):
 
 
 _count = dict.fromkeys(Transfers._fields, 0)
+_counting = threading.Lock()  # other threads may copy as well: see kernels.cuda.staging
 
 
 def transfers():
@@ -252,7 +253,15 @@ def transfers():
     -------
     Transfers
     """
-    return Transfers(**_count)
+    with _counting:
+        return Transfers(**_count)
+
+
+def count_copy(way, size):
+    """Count a copy of so many bytes, ``"to_device"`` or ``"to_host"``."""
+    with _counting:
+        _count[way] += 1
+        _count[f"{way}_bytes"] += size
 
 
 def to_device(a):
@@ -284,8 +293,7 @@ def to_device(a):
     result = empty(a.shape, source.dtype)
     if source.size:
         result.raw[: source.size].copy_to_device(source)
-    _count["to_device"] += 1
-    _count["to_device_bytes"] += source.nbytes
+    count_copy("to_device", source.nbytes)
     return result
 
 
@@ -313,8 +321,7 @@ def to_host(a):
     result = np.empty(a.shape, a.dtype)
     if a.size:
         result[...] = a.raw[: a.size].copy_to_host().reshape(a.shape)
-    _count["to_host"] += 1
-    _count["to_host_bytes"] += result.nbytes
+    count_copy("to_host", result.nbytes)
     return result
 
 
@@ -419,10 +426,14 @@ def rounded(size):
     return -(-size // step) * step
 
 
+#: By this name, since the simulator puts another ``cuda`` into a file while a kernel of it runs, in all threads.
+_device_array = cuda.device_array
+
+
 def _allocate(size):
     """Ask the driver for memory."""
     try:
-        return cuda.device_array(size, np.uint8)
+        return _device_array(size, np.uint8)
     except Exception as error:
         if "OUT_OF_MEMORY" in str(error).upper() or getattr(error, "code", None) == 2:
             raise MemoryError from None

@@ -25,6 +25,7 @@ THREADS, BLOCKS_PER_PROCESSOR = 256, 32
 _SIMULATED_GRID = 2, 4  # blocks, and threads of each
 _SIMULATED_ROWS = (1, 2), (2, 2)
 _MOST_BLOCKS_DOWN = 65_535  # CUDA's limit for all axes of a grid but the first
+_NON_BLOCKING = 1  # CUDA's flag for streams
 _FLOATS = {np.dtype(np.float32): types.float32, np.dtype(np.float64): types.float64}
 _NO_FLOATS = np.dtype(np.float32)
 
@@ -312,6 +313,24 @@ def synchronize():
     """Wait until all that was started has run; what went wrong there is raised here."""
     require()
     cuda.synchronize()
+
+
+def copy_stream():
+    """Return a stream for copies, which waits for others where an event says so, and for nothing by itself."""
+    require()
+    if SIMULATED:
+        return cuda.stream()
+    # one of cuda.stream() waits for the default stream, and that for it
+    from numba.cuda.cudadrv.driver import driver
+
+    attach_thread()
+    return cuda.external_stream(int(driver.cuStreamCreate(_NON_BLOCKING)))
+
+
+def attach_thread():
+    """Let the thread that runs use the GPU, if it is the first time that it does."""
+    if not SIMULATED:
+        cuda.current_context()
 
 
 if not SIMULATED and "NUMBA_CUDA_LOW_OCCUPANCY_WARNINGS" not in os.environ:

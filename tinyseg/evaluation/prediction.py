@@ -5,11 +5,12 @@ from itertools import product
 
 import numpy as np
 
+from tinyseg.backend import moved, moving
 from tinyseg.data.normalise import normalise
 from tinyseg.evaluation.segmentation import SegmentationScores
 from tinyseg.evaluation.tiling import automatic_tile, smallest_tile, tiles_along
 from tinyseg.models.unet import pad_to_multiple
-from tinyseg.tensor import Tensor, no_grad
+from tinyseg.tensor import no_grad, tensor_over
 
 
 def predict(model, picture, *, tile="auto", normalisation="standardise", before_tile=None):
@@ -54,7 +55,10 @@ def predict(model, picture, *, tile="auto", normalisation="standardise", before_
     side = _side(tile, model.widths)
     with evaluating(model), no_grad():
         if side is None or (height <= side and width <= side):
-            return _one_pass(model, x, before_tile, 0, 1)
+            if before_tile is not None:
+                before_tile(0, 1)
+            there = moved(np.ascontiguousarray(x[None]), next(model.parameters()).device)
+            return model(tensor_over(there)).to("cpu").numpy()[0]
         return _tiled(model, x, side, before_tile)
 
 
@@ -70,25 +74,40 @@ def _side(tile, widths):
     return max(-(-int(tile) // stride) * stride, smallest_tile(len(widths)))
 
 
-def _one_pass(model, x, before, done, total):
-    """Run the model on one array (C, H, W), tile number ``done`` of ``total``."""
-    if before is not None:
-        before(done, total)
-    return model(Tensor(np.ascontiguousarray(x[None]))).to("cpu").numpy()[0]
-
-
 def _tiled(model, x, side, before):
-    """Run the model tile by tile and keep the inner parts."""
+    """Run the model tile by tile and keep the inner parts.
+
+    On a GPU the next tile goes there, and the last result comes back, while a tile is computed.
+    """
     _, height, width = x.shape
     depth = len(model.widths)
     stride = 2 ** (depth - 1)
+    device = next(model.parameters()).device
     # Padded as the model pads a whole picture: the outer tiles then end where the padded picture does.
-    x = pad_to_multiple(Tensor(x[None]), stride).to("cpu").numpy()[0]
-    result = np.empty((model.out_channels, *x.shape[1:]), np.float32)
-    tiles = list(product(tiles_along(x.shape[1], side, depth), tiles_along(x.shape[2], side, depth)))
-    for done, ((y0, y1, keep_y0, keep_y1), (x0, x1, keep_x0, keep_x1)) in enumerate(tiles):
-        y = _one_pass(model, x[:, y0:y1, x0:x1], before, done, len(tiles))
-        result[:, keep_y0:keep_y1, keep_x0:keep_x1] = y[:, keep_y0 - y0 : keep_y1 - y0, keep_x0 - x0 : keep_x1 - x0]
+    x = pad_to_multiple(tensor_over(x[None]), stride).numpy()
+    result = np.empty((model.out_channels, *x.shape[2:]), np.float32)
+    tiles = list(product(tiles_along(x.shape[2], side, depth), tiles_along(x.shape[3], side, depth)))
+
+    def begun(number):
+        (y0, y1, *_), (x0, x1, *_) = tiles[number]
+        return moving(np.ascontiguousarray(x[:, :, y0:y1, x0:x1]), device)
+
+    def keep(number, arrives):
+        (y0, _, keep_y0, keep_y1), (x0, _, keep_x0, keep_x1) = tiles[number]
+        inner = arrives()[0, :, keep_y0 - y0 : keep_y1 - y0, keep_x0 - x0 : keep_x1 - x0]
+        result[:, keep_y0:keep_y1, keep_x0:keep_x1] = inner
+
+    there, back = begun(0), []
+    for number in range(len(tiles)):
+        if before is not None:
+            before(number, len(tiles))
+        tile = there()
+        if number + 1 < len(tiles):
+            there = begun(number + 1)  # before the model starts, whose work it need not wait for then
+        back.append(moving(model(tensor_over(tile)).array, "cpu"))
+        if number:
+            keep(number - 1, back.pop(0))
+    keep(len(tiles) - 1, back.pop())
     return np.ascontiguousarray(result[:, :height, :width])
 
 

@@ -72,7 +72,7 @@ class DetectionTask(Task):
             normalisation=options.normalisation,
             masks=self.masks,
         )
-        self.source = Source(batches)
+        self.source = Source(batches, next(model.parameters()).device)  # the truth is matched with anchors on the host
         self._generator = model.generator
 
     def _check(self, what, dataset):

@@ -4,6 +4,7 @@ from contextlib import contextmanager, suppress
 
 import numpy as np
 
+from tinyseg.backend import moved
 from tinyseg.tensor import Tensor
 from tinyseg.training.task import total
 
@@ -15,8 +16,8 @@ def find_not_finite(model, pictures, losses_of):
     ----------
     model : tinyseg.nn.Module
         With the weights that the failing step had.
-    pictures : ndarray of float, or list of ndarray
-        The failing step's pictures.
+    pictures : array of float, or list of arrays
+        The failing step's pictures, on the host or the device.
     losses_of : callable
         Called without arguments; runs the model on them and returns its losses, a dict of Tensors of one value.
 
@@ -26,7 +27,8 @@ def find_not_finite(model, pictures, losses_of):
         What was found, to follow "NaN or infinity: ", naming the first layer in the order of computation; None if all
         values and gradients are finite.
     """
-    if not all(np.isfinite(picture).all() for picture in pictures):
+    pictures = pictures if isinstance(pictures, list) else [pictures]
+    if not all(np.isfinite(moved(picture, "cpu")).all() for picture in pictures):
         return "the pictures of the batch hold it already"
     seen: list[tuple] = []
     losses: dict = {}

@@ -3,6 +3,7 @@
 import numpy as np
 
 from tinyseg import ops
+from tinyseg.backend import device_of, moved
 from tinyseg.data import Batches
 from tinyseg.data.augment import Compose, Crop, Flip, Rotate90, default_augmentation
 from tinyseg.evaluation import evaluate
@@ -56,7 +57,7 @@ class SegmentationTask(Task):
             normalisation=options.normalisation,
             num_classes=model.out_channels,
         )
-        self.source = Source(batches)
+        self.source = Source(batches, next(model.parameters()).device, sent=2)
 
     def losses(self, batch, step):
         """Return cross entropy, with Dice where the options want it."""
@@ -134,7 +135,7 @@ def segmentation_loss(logits, target, dice_weight=0.0):
     ----------
     logits : Tensor
         (N, classes, H, W): the model's scores.
-    target : ndarray
+    target : ndarray or DeviceArray
         (N, 1, H, W) of 0 and 1 for one class, (N, H, W) of class numbers for more.
     dice_weight : float
         Factor of the Dice loss: over the whole batch for one class (`tinyseg.ops.dice_loss`), else `dice_of_classes`.
@@ -167,7 +168,9 @@ def dice_of_classes(logits, target):
     Tensor
         A single value; areas are summed over the batch, with 1 added above and below the bar.
     """
-    truth = (target[:, None] == np.arange(logits.shape[1])[:, None, None]).astype(logits.dtype)
+    classes = np.arange(logits.shape[1]).reshape(1, -1, 1, 1)
+    target = target.reshape(len(target), 1, *target.shape[1:])
+    truth = (target == moved(classes, device_of(target))).astype(logits.dtype)
     p = ops.softmax(logits, dim=1)
     both = (p * Tensor(truth)).sum((0, 2, 3))
     sizes = p.sum((0, 2, 3)) + Tensor(truth.sum((0, 2, 3)))
