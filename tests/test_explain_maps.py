@@ -154,6 +154,13 @@ def test_words_around_the_maps():
     assert [text.get_text() for text in figure.texts] == ["∗", "=", "All"]  # an asterisk at mid-height
 
 
+def test_long_operators_get_room():
+    figure = explain.maps(RAMP, RAMP, operators=["and therefore"])
+    figure.draw_without_rendering()
+    word, (left, right) = figure.texts[0].get_window_extent(), [axes.get_tightbbox() for axes in figure.axes]
+    assert left.x1 < word.x0 and word.x1 < right.x0
+
+
 def test_nothing_global_and_it_can_be_written():
     import matplotlib.pyplot as plt
 

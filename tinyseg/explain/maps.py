@@ -143,14 +143,15 @@ def maps(
     origins = _one_each("origins", origins, len(tables), (0, 0))
     marks = [_checked_mark(i, mark, len(tables)) for i, mark in enumerate(marks)]
     looks, outlines = _colours_of(tables, scale), _mark_colours(marks)
-    cells, texts = _fit(tables, width - _LEFT - _RIGHT - _GAP * len(operators), values, digits)
+    gaps = [max(_GAP, _text_size(operator, 16)[0] + 0.4) for operator in operators]
+    cells, texts = _fit(tables, width - _LEFT - _RIGHT - sum(gaps), values, digits)
     legend = [(label, colour) for label, colour in outlines.items() if label is not None]
 
     boxes = [(table.shape[1] * cell, table.shape[0] * cell) for table, cell in zip(tables, cells, strict=True)]
     heads = [_text_size(head, 10) for head in titles]
     slots = [max(_WORD, box[0], head[0]) for box, head in zip(boxes, heads, strict=True)]
     bars = [_BAR if text is None else 0 for text in texts]
-    content, tallest = sum(slots) + sum(bars) + _GAP * len(operators), max(height for _, height in boxes)
+    content, tallest = sum(slots) + sum(bars) + sum(gaps), max(height for _, height in boxes)
     below, above = _BOTTOM + 0.3 * bool(legend), _TOP + max(head[1] for head in heads) + 0.08 + 0.32 * bool(title)
     size = (max(_LEFT + content + _RIGHT, _text_size(title or "", 12)[0] + 0.3), below + tallest + above)
     figure = Figure(figsize=size, dpi=100)
@@ -165,9 +166,10 @@ def maps(
             right = place[0] + (place[2] + max(_WORD, place[2])) / 2
             bar = _axes(figure, (right + 0.1, place[1], 0.12, place[3]), label="colours")
             figure.colorbar(image, cax=bar).ax.tick_params(labelsize=8)
-        left += slots[i] + bars[i] + _GAP
+        left += slots[i] + bars[i]
         if i < len(operators):
-            _write(figure, left - 0.6 * _GAP, middle, operators[i].replace("*", "\N{ASTERISK OPERATOR}"), 16)
+            _write(figure, left + gaps[i] / 2 - 0.06, middle, operators[i].replace("*", "\N{ASTERISK OPERATOR}"), 16)
+            left += gaps[i]
     if title:
         _write(figure, size[0] / 2, size[1] - 0.22, title, 12)
     if legend:
