@@ -458,6 +458,30 @@ def _recorded(name, function, callback):
 _signature = lru_cache(inspect.signature)
 
 
+def checked_arguments(operator, *arguments):
+    """Return the arguments of an operator as its kernels take them, after the checks that all backends share.
+
+    Parameters
+    ----------
+    operator : str
+        ``"roi_align"``, ``"conv2d"``, ...: the name of its checks in ``kernels.checks``.
+    *arguments : object
+        All arguments of the forward function, in order.
+
+    Returns
+    -------
+    tuple
+        Arrays contiguous, sizes as pairs, ``spatial_scale`` in the type of the map.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As the kernels do.
+    """
+    _kernels()  # which makes sure that they are ours
+    return getattr(import_module("kernels.checks"), operator)(*arguments)
+
+
 def planned_algorithms(call):
     """Return by which algorithm the ``"cpu"`` kernels compute each result of a call.
 

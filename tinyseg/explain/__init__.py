@@ -15,6 +15,8 @@ from tinyseg.explain.maps import Mark, maps
 from tinyseg.explain.plan import plan
 from tinyseg.explain.plan_table import Plan, PlanRow
 from tinyseg.explain.roi_drag import RoiDrag, RoiJump, roi_drag
+from tinyseg.explain.roi_report import RoICell, RoISample, RoITrace
+from tinyseg.explain.roi_trace import roi
 
 __all__ = [
     "CudaAccess",
@@ -27,11 +29,15 @@ __all__ = [
     "Mark",
     "Plan",
     "PlanRow",
+    "RoICell",
+    "RoISample",
+    "RoITrace",
     "RoiDrag",
     "RoiJump",
     "cuda_trace",
     "detector",
     "maps",
     "plan",
+    "roi",
     "roi_drag",
 ]
