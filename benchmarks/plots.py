@@ -5,6 +5,7 @@ from itertools import cycle
 
 from benchmarks import report
 from tinyseg import files
+from tinyseg.explain.roofline import draw_roof, plain_ticks
 
 #: Colours that those who do not see red or green can tell apart (Okabe and Ito, 2008).
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
@@ -65,7 +66,7 @@ def ratios(rows, names, machine):
         axes.errorbar(median, places, xerr=sides, fmt="o", ms=4, lw=1.2, color=colour, label=name)
     axes.axvline(1, color=_GREY, lw=1)
     axes.set_xscale("log")
-    _plain_ticks(axes.xaxis)
+    plain_ticks(axes.xaxis)
     axes.set_yticks(range(len(rows)), ["/".join(row.parts[1:]) for row in rows], fontsize=7)
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.grid(axis="x", color="#dddddd", lw=0.6)
@@ -76,21 +77,10 @@ def ratios(rows, names, machine):
     return figure
 
 
-def _plain_ticks(axis):
-    """Write 1, 2 and 5 times the powers of ten beside a logarithmic axis."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axis.set_minor_formatter(NullFormatter())
-
-
 def roofline(run):
     """Return the picture of what was reached, under the roof of what this machine can do."""
-    import numpy as np
-
     figure, axes = new_figure(8, 5.5)
-    ours, limits = run.names()[0], run.peaks
+    ours = run.names()[0]
     points: dict[str, list] = {}
     for row in run.rows:
         if row.flops and row.bytes and (spread := row.spread(ours)):
@@ -101,25 +91,7 @@ def roofline(run):
         for intensity, reached, forward in found:
             filling = colour if forward else "none"
             axes.plot(intensity, reached, marker, ms=5, mec=colour, mfc=filling, mew=1, alpha=0.8)
-    reach = [intensity for found in points.values() for intensity, _, _ in found]
-    corner = limits["flops"] / limits["bytes"]
-    x = np.geomspace(min([*reach, corner]) / 2, max([*reach, corner]) * 2, 200)
-    axes.plot(x, np.minimum(limits["flops"], x * limits["bytes"]) / 1e9, color="black", lw=1.5)
-    axes.annotate(
-        f"multiply-adds: {limits['flops'] / 1e9:.0f} GFLOP/s", (x[-1], limits["flops"] / 1e9),
-        xytext=(0, 4), textcoords="offset points", ha="right", va="bottom", fontsize=8,
-    )  # fmt: skip
-    axes.annotate(
-        f"copying: {limits['bytes'] / 1e9:.1f} GB/s", (x[0], x[0] * limits["bytes"] / 1e9),
-        xytext=(8, -2), textcoords="offset points", ha="left", va="top", fontsize=8,
-    )  # fmt: skip
-    axes.set_xscale("log")
-    axes.set_yscale("log")
-    _plain_ticks(axes.xaxis)
-    _plain_ticks(axes.yaxis)
-    axes.grid(color="#e5e5e5", lw=0.6)
-    axes.set_xlabel("operations of the textbook per byte read or written at least once (flop/byte)")
-    axes.set_ylabel("GFLOP/s")
+    draw_roof(axes, run.peaks, [intensity for found in points.values() for intensity, _, _ in found])
     axes.set_title(
         f"{ours} on {machine_line(run.machine)}; above the roof: Winograd "
         "multiplies less, and caches are faster than memory", fontsize=8, color="#444444",

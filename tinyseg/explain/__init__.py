@@ -17,6 +17,7 @@ from tinyseg.explain.plan_table import Plan, PlanRow
 from tinyseg.explain.roi_drag import RoiDrag, RoiJump, roi_drag
 from tinyseg.explain.roi_report import RoICell, RoISample, RoITrace
 from tinyseg.explain.roi_trace import roi
+from tinyseg.explain.roofline import Measured, roofline
 
 __all__ = [
     "CudaAccess",
@@ -27,6 +28,7 @@ __all__ = [
     "DetectorXRay",
     "LostObject",
     "Mark",
+    "Measured",
     "Plan",
     "PlanRow",
     "RoICell",
@@ -40,4 +42,5 @@ __all__ = [
     "plan",
     "roi",
     "roi_drag",
+    "roofline",
 ]
