@@ -26,6 +26,7 @@ MODULES = (
     "tinyseg.explain",
     "tinyseg.files",
     "tinyseg.function",
+    "tinyseg.lessons",
     "tinyseg.models",
     "tinyseg.nn",
     "tinyseg.nn.init",

@@ -23,6 +23,7 @@ LEVELS = [
     {"data"},
     {"training", "evaluation"},
     {"explain", "draw"},
+    {"lessons"},
     {"cli"},
 ]
 LEVEL = {name: number for number, names in enumerate(LEVELS) for name in names}
@@ -92,6 +93,7 @@ def test_import_is_light():
 
 def test_parts_are_reachable_from_tinyseg():
     names = ["ops", "nn", "optim", "boxes", "models", "weights", "data", "training", "evaluation", "explain", "draw"]
+    names.append("lessons")
     assert run(f"import tinyseg, json; print(json.dumps([getattr(tinyseg, n).__name__ for n in {names}]))") == [
         f"tinyseg.{name}" for name in names
     ]

@@ -39,7 +39,7 @@ __all__ = [
 __version__ = "0.1.0"
 
 # What takes long to import (Matplotlib, tqdm, ...) comes in when it is first used.
-_LAZY = ("boxes", "cli", "data", "draw", "evaluation", "explain", "training", "weights")
+_LAZY = ("boxes", "cli", "data", "draw", "evaluation", "explain", "lessons", "training", "weights")
 
 
 def __getattr__(name):
