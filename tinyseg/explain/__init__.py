@@ -1,9 +1,11 @@
 """What happens inside: which kernels a network runs, by which algorithm, and how near each comes to the machine's best.
 
-And what a CUDA kernel does with memory, thread by thread; small maps drawn with the values in their cells; and what RoI
-operators make of a box that moves. Nothing here changes what is computed, or the network that is looked at.
+And what a CUDA kernel does with memory, thread by thread; small maps drawn with the values in their cells; what RoI
+operators make of a box that moves, and what other libraries make of the same box. Nothing here changes what is
+computed, or the network that is looked at.
 """
 
+from tinyseg.explain.conventions import Convention, Conventions, conventions
 from tinyseg.explain.cuda_report import CudaAccess, CudaTrace
 from tinyseg.explain.cuda_rows import CudaTraceProblem, CudaTraceRow
 from tinyseg.explain.cuda_trace import cuda_trace
@@ -20,6 +22,8 @@ from tinyseg.explain.roi_trace import roi
 from tinyseg.explain.roofline import Measured, roofline
 
 __all__ = [
+    "Convention",
+    "Conventions",
     "CudaAccess",
     "CudaTrace",
     "CudaTraceProblem",
@@ -36,6 +40,7 @@ __all__ = [
     "RoITrace",
     "RoiDrag",
     "RoiJump",
+    "conventions",
     "cuda_trace",
     "detector",
     "maps",
