@@ -19,7 +19,17 @@ from kernels import checks
 from kernels.cuda.array import empty, on_device, zeros
 from kernels.cuda.device import cuda, device_function, is_deterministic, typed_kernel
 from kernels.cuda.roi_taps import largest_bins, tabulate
-from kernels.cuda.roi_tiles import DEPTH, QUAD, THREADS, WORD, grid_of_outputs, grid_of_tiles, place_of_tile, touching
+from kernels.cuda.roi_tiles import (
+    DEPTH,
+    QUAD,
+    THREADS,
+    WORD,
+    bin_and_channels,
+    grid_of_outputs,
+    grid_of_tiles,
+    place_of_tile,
+    touching,
+)
 
 
 def roi_align_forward(x, rois, output_size, spatial_scale=1.0, sampling_ratio=-1, *, aligned):
@@ -140,11 +150,7 @@ def _forward_kernel(T):
         for k in range(cuda.blockIdx.x, K, cuda.gridDim.x):
             picture = int64(rois[5 * k]) * C
             for item in range(cuda.blockIdx.y * cuda.blockDim.x + cuda.threadIdx.x, items, step):
-                quad = int64(uint32(item) // uint32(bins))
-                b = item - quad * bins
-                py = int64(uint32(b) // uint32(oW))
-                px = b - py * oW
-                c = quad * QUAD
+                c, b, py, px = bin_and_channels(item, bins, oW)
                 # channels beyond the last one read the first of the four again, and are not written
                 far1 = plane if c + 1 < C else 0
                 far2 = 2 * plane if c + 2 < C else 0
@@ -191,11 +197,7 @@ def _scatter_kernel(T):
         for k in range(cuda.blockIdx.x, K, cuda.gridDim.x):
             picture = int64(rois[5 * k]) * C
             for item in range(cuda.blockIdx.y * cuda.blockDim.x + cuda.threadIdx.x, items, step):
-                quad = int64(uint32(item) // uint32(bins))
-                b = item - quad * bins
-                py = int64(uint32(b) // uint32(oW))
-                px = b - py * oW
-                c = quad * QUAD
+                c, b, py, px = bin_and_channels(item, bins, oW)
                 start = (picture + c) * plane
                 of = (k * C + c) * bins + b
                 dy0 = dy[of]

@@ -32,7 +32,17 @@ from kernels.cuda.device import (
     tile,
     typed_kernel,
 )
-from kernels.cuda.roi_tiles import DEPTH, QUAD, THREADS, WORD, grid_of_outputs, grid_of_tiles, place_of_tile, touching
+from kernels.cuda.roi_tiles import (
+    DEPTH,
+    QUAD,
+    THREADS,
+    WORD,
+    bin_and_channels,
+    grid_of_outputs,
+    grid_of_tiles,
+    place_of_tile,
+    touching,
+)
 
 #: The value that a bin starts from, in float64 too: torchvision's choice.
 _LOWEST = -float(np.finfo(np.float32).max)
@@ -190,11 +200,7 @@ def _forward_kernel(T):
         for k in range(cuda.blockIdx.x, K, cuda.gridDim.x):
             picture = int64(rois[5 * k]) * C
             for item in range(cuda.blockIdx.y * cuda.blockDim.x + cuda.threadIdx.x, items, step):
-                quad = int64(uint32(item) // uint32(bins))
-                b = item - quad * bins
-                py = int64(uint32(b) // uint32(oW))
-                px = b - py * oW
-                c = quad * QUAD
+                c, b, py, px = bin_and_channels(item, bins, oW)
                 # channels beyond the last one read the first of the four again, and are not written
                 far1 = plane if c + 1 < C else 0
                 far2 = 2 * plane if c + 2 < C else 0

@@ -40,6 +40,15 @@ def grid_of_outputs(rois, channels, bins):
     return (rois, parts), THREADS
 
 
+@device_function
+def bin_and_channels(item, bins, across):
+    """Return the first channel of an item of `grid_of_outputs`, and its bin: its number, its row and its column."""
+    quad = int64(uint32(item) // uint32(bins))  # a GPU divides numbers of 32 bits several times faster
+    b = item - quad * bins
+    py = int64(uint32(b) // uint32(across))
+    return quad * QUAD, b, py, b - py * across
+
+
 def grid_of_tiles(shape):
     """Return blocks and threads for a map: a block along the first axis is a tile, along the second some channels."""
     _, channels, _, _ = shape
