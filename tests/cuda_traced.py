@@ -24,7 +24,7 @@ class Memory(np.ndarray):
     def copy_to_host(self):
         return np.array(self)
 
-    def copy_to_device(self, values):
+    def copy_to_device(self, values, stream=0):
         self[...] = values
 
 

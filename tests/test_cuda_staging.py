@@ -5,6 +5,7 @@ what they are given is done when somebody waits for it, and no sooner.
 """
 
 import gc
+import math
 import threading
 from types import SimpleNamespace
 
@@ -13,7 +14,7 @@ import pytest
 
 import tinyseg
 from kernels import cuda
-from kernels.cuda import array, device, staging
+from kernels.cuda import array, device, pinned, staging
 from tinyseg import data, models, training
 from tinyseg.backend import moved
 from tinyseg.evaluation import predict
@@ -32,9 +33,10 @@ class Slow:
     def __init__(self):
         self.log, self.streams, self.pinned = [], [], 0
         self._lock = threading.RLock()
+        self.default = SimpleNamespace(name="kernels", todo=[], done=0)
 
     def stream(self):
-        stream = SimpleNamespace(name=f"copies {len(self.streams)}", todo=[])
+        stream = SimpleNamespace(name=f"copies {len(self.streams)}", todo=[], done=0)
         self.streams.append(stream)
         return stream
 
@@ -53,10 +55,14 @@ class Slow:
     def until(self, stream, count):
         """Do all that a stream was given up to a moment."""
         with self._lock:
-            while stream.todo and count > getattr(stream, "done", 0):
+            while stream.todo and count > stream.done:
                 work = stream.todo.pop(0)
-                stream.done = getattr(stream, "done", 0) + 1
+                stream.done += 1
                 work()
+
+    def catch_up(self):
+        """Do all that stands in line before a kernel, or a copy that the host waits for."""
+        self.until(self.default, math.inf)
 
 
 class _Event:
@@ -64,15 +70,17 @@ class _Event:
         self._gpu, self._of = gpu, None
 
     def record(self, stream=0):
-        if stream == 0:  # kernels of the simulator have run when they were started
+        if stream == 0:
+            stream = self._gpu.default
             self._gpu.log.append(("event", "kernels"))
-            return
-        self._of = stream, getattr(stream, "done", 0) + len(stream.todo)
+        self._of = stream, stream.done + len(stream.todo)
 
     def wait(self, stream=0):
         self._gpu.log.append(("wait", "kernels" if stream == 0 else stream.name))
-        if stream == 0:
+        if stream == 0:  # the simulator's kernels run when they are started
             self.synchronize()
+        elif self._of[0] is self._gpu.default:
+            stream.todo.append(self._gpu.catch_up)
 
     def synchronize(self):
         if self._of is not None:
@@ -90,6 +98,7 @@ def slow(monkeypatch):
     def late(copy, what):
         def start(self, other=None, stream=0):
             if stream == 0:
+                gpu.catch_up()
                 return copy(self, other)
             return gpu.later(stream, what, lambda: copy(self, other))
 
@@ -97,9 +106,14 @@ def slow(monkeypatch):
 
     monkeypatch.setattr(FakeCUDAArray, "copy_to_device", late(to_device, "to device"))
     monkeypatch.setattr(FakeCUDAArray, "copy_to_host", late(to_host, "to host"))
+    run = device.Kernel.run
+    monkeypatch.setattr(device.Kernel, "run", lambda *args, **how: (gpu.catch_up(), run(*args, **how)))
     monkeypatch.setattr(staging, "cuda", gpu)
     monkeypatch.setattr(staging, "copy_stream", gpu.stream)
-    monkeypatch.setattr(staging, "_stages", staging.Stages(staging._MOST))
+    monkeypatch.setattr(pinned, "cuda", gpu)
+    monkeypatch.setattr(pinned, "default_stream", lambda: gpu.default)
+    monkeypatch.setattr(staging, "_pieces", pinned.Pieces(staging._MOST))
+    monkeypatch.setattr(pinned, "_small", pinned.Pieces(pinned._SMALL_ONES, pinned.SMALL))
     staging._streams.cache_clear()
     yield gpu
     staging._streams.cache_clear()
@@ -123,8 +137,7 @@ def test_a_copy_stands_behind_what_was_started_and_what_follows_behind_it(slow):
 def test_a_copy_is_late_indeed(slow):
     """Without the wait that `arrives` does, an array would hold what was there before."""
     arrives = cuda.sending(np.ones(4))
-    assert not np.array_equal(cuda.to_host(arrives._array), np.ones(4)) or slow.streams[0].todo
-    assert len(slow.streams[0].todo) == 1
+    assert len(slow.streams[0].todo) == 2  # to wait for the kernels, and to copy
     arrives()
     assert slow.streams[0].todo == []
 
@@ -139,6 +152,24 @@ def test_there_and_back(shape, dtype, slow):
     assert np.subtract(cuda.transfers(), before).tolist() == [1, a.nbytes, 1, a.nbytes]
     assert back.shape == a.shape and back.dtype == a.dtype.newbyteorder("=") and np.array_equal(back, a)
     assert cuda.sending(there)() is there and cuda.fetching(back)() is back
+
+
+def test_a_small_array_stands_in_line_and_the_host_does_not_wait(slow):
+    a = cuda.to_device(np.arange(5.0))
+    assert slow.log == [("to device", "kernels"), ("event", "kernels")] and len(slow.default.todo) == 1
+    assert cuda.to_host(a + a).tolist() == [0, 2, 4, 6, 8] and slow.default.todo == []
+    cuda.to_device(np.zeros(pinned.SMALL + 1, np.uint8))
+    assert len(slow.log) == 2
+
+
+def test_pinned_memory_of_small_arrays_is_not_written_to_early(slow):
+    source, there = np.empty(6), []
+    for n in range(3 * pinned._SMALL_ONES):
+        source[...] = n
+        there.append(cuda.to_device(source))
+    assert slow.pinned == 1 and len(slow.default.todo) == pinned._SMALL_ONES
+    for n, a in enumerate(there):
+        assert cuda.to_host(a).tolist() == [n] * 6
 
 
 def test_what_comes_back_is_the_callers_own(slow):
@@ -167,7 +198,7 @@ def test_the_source_may_be_changed_and_pinned_memory_is_not_written_to_early(slo
         under_way.append(cuda.sending(source))
     assert slow.pinned == staging._MOST
     # pieces are taken in turn: those of the last copies are not free yet, and only they
-    assert len(slow.streams[0].todo) == staging._MOST
+    assert len(slow.streams[0].todo) == 2 * staging._MOST
     for n, arrives in enumerate(under_way):
         assert cuda.to_host(arrives()).tolist() == [n] * 6
 
@@ -176,14 +207,14 @@ def test_pinned_memory_of_results_is_not_shared(slow):
     under_way = [cuda.fetching(cuda.to_device(np.full(6, n))) for n in range(2 * staging._MOST)]
     for n, arrives in reversed(list(enumerate(under_way))):
         assert arrives().tolist() == [n] * 6
-    assert len(staging._stages._free) == staging._stages._made == staging._MOST
+    assert len(staging._pieces._free) == staging._pieces._made == staging._MOST
 
 
 def test_a_larger_array_gets_a_larger_piece(slow):
     for size in (1, 10, 1000, 10):
         for _ in range(staging._MOST):
             assert cuda.to_host(cuda.sending(np.full(size, 1.0 * size))()).tolist() == [size] * size
-    assert slow.pinned == 2 * staging._MOST  # 1 and 10 numbers find room in one grain
+    assert slow.pinned == 3 * staging._MOST
 
 
 @pytest.mark.parametrize("begin", ["sending", "fetching"])
@@ -192,6 +223,7 @@ def test_memory_of_an_array_that_nobody_asked_for_is_given_back_behind_its_copy(
     monkeypatch.setattr(array, "_pool", pool)
     source = np.ones(100)
     under_way = cuda.sending(source) if begin == "sending" else cuda.fetching(cuda.to_device(source))
+    gc.collect()
     slow.log.clear()
     order = []
     monkeypatch.setattr(array.Pool, "give_back", lambda *_: order.append([len(s.todo) for s in slow.streams]))
@@ -206,11 +238,11 @@ def test_memory_that_is_full_leaves_the_pinned_pieces(slow, monkeypatch):
 
     monkeypatch.setattr(slow, "pinned_array", refuse)
     for _ in range(2 * staging._MOST):
-        with pytest.raises(MemoryError, match="no room for 512 bytes"):
+        with pytest.raises(MemoryError, match="no room for 32 bytes"):
             cuda.sending(np.ones(3))
     monkeypatch.setattr(slow, "pinned_array", np.empty)
     assert cuda.to_host(cuda.sending(np.ones(3))()).tolist() == [1, 1, 1]
-    assert staging._stages._made <= staging._MOST
+    assert staging._pieces._made <= staging._MOST
 
 
 # ---- training and prediction -----------------------------------------------------------------------------------------
@@ -254,7 +286,7 @@ def test_training_gives_the_same_bits_as_with_copies_in_line(slow, monkeypatch):
     slow.log.clear()
     monkeypatch.setattr("tinyseg.training.data_source.moving", _in_line)
     expected = _trained()
-    assert slow.log == [] and losses == expected[0]
+    assert ("to device", "copies 0") not in slow.log and losses == expected[0]
     for here, there in zip(weights, expected[1], strict=True):
         np.testing.assert_array_equal(here, there)
 
@@ -288,7 +320,7 @@ def test_tiles_go_and_come_back_while_others_are_computed(slow, monkeypatch):
     found = predict(model, picture, tile=side, before_tile=lambda *place: seen.append(place))
     tiles = len(seen)
     assert tiles > 1 and seen == [(n, tiles) for n in range(tiles)]
-    order = [what for what, _ in slow.log if what not in ("event", "wait")]
+    order = [what for what, stream in slow.log if what not in ("event", "wait") and stream != "kernels"]
     middle = ["network", "to host"]
     assert order == ["to device", *["to device", *middle] * (tiles - 1), *middle]
     np.testing.assert_allclose(found, whole, rtol=1e-5, atol=1e-6)

@@ -11,6 +11,7 @@ import numpy as np
 from numba.types import int64
 
 from kernels.cuda.device import SIMULATED, cuda, kernel, require
+from kernels.cuda.pinned import SMALL, copy_small
 
 #: Bytes that memory is handed out in multiples of: so pieces of about equal size serve each other.
 _GRAIN = 512
@@ -267,6 +268,9 @@ def count_copy(way, size):
 def to_device(a):
     """Return an array in the GPU's memory with the values of ``a``.
 
+    The copy stands in line with the kernels. The host waits for it, and so for all kernels before it, unless the array
+    is small: then it goes by way of pinned memory.
+
     Parameters
     ----------
     a : ndarray or DeviceArray
@@ -291,7 +295,9 @@ def to_device(a):
         raise TypeError(f"a is a {type(a).__name__}; expected a NumPy array or a device array")
     source = np.ascontiguousarray(a, a.dtype.newbyteorder("=")).reshape(-1)
     result = empty(a.shape, source.dtype)
-    if source.size:
+    if 0 < source.nbytes <= SMALL:
+        copy_small(result.raw[: source.size], source)
+    elif source.size:
         result.raw[: source.size].copy_to_device(source)
     count_copy("to_device", source.nbytes)
     return result

@@ -327,6 +327,12 @@ def copy_stream():
     return cuda.external_stream(int(driver.cuStreamCreate(_NON_BLOCKING)))
 
 
+@functools.cache
+def default_stream():
+    """Return the stream that kernels run on, for copies: given 0, which stands for it elsewhere, the host waits."""
+    return cuda.stream() if SIMULATED else cuda.default_stream()
+
+
 def attach_thread():
     """Let the thread that runs use the GPU, if it is the first time that it does."""
     if not SIMULATED:

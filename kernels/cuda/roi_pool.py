@@ -62,7 +62,8 @@ def roi_pool_forward(x, rois, output_size, spatial_scale=1.0):
         Feature maps, float32 or float64.
     rois : ndarray or DeviceArray, shape (K, 5)
         Batch index, x1, y1, x2, y2 of each box, in picture coordinates; of x's type. Those on the device are checked
-        there, and three numbers are copied back.
+        there, and three numbers are copied back, which the host waits for (see ``verdicts``). Those of the host are
+        checked there; nobody waits.
     output_size : int or pair of int
         Number of bins: vertical, horizontal.
     spatial_scale : float

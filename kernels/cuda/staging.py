@@ -16,14 +16,13 @@ those that ``cuda.stream()`` makes do, which would undo all of this. None of it 
 ``python -m benchmarks gpu --only overlap`` will.
 """
 
-import threading
-from collections import deque
 from functools import cache
 
 import numpy as np
 
-from kernels.cuda.array import DeviceArray, count_copy, empty, rounded
+from kernels.cuda.array import DeviceArray, count_copy, empty
 from kernels.cuda.device import attach_thread, copy_stream, cuda, require
+from kernels.cuda.pinned import Pieces
 
 #: Pieces of pinned memory that are kept: one is filled while another is copied, in each direction.
 _MOST = 4
@@ -68,13 +67,13 @@ def sending(a):
     count_copy("to_device", there.nbytes)
     if not a.size:
         return lambda: there
-    stage = _stages.take(there.nbytes)
+    piece = _pieces.take(there.nbytes)
     try:
-        stage.view(there)[...] = a
-        done = _copied(_streams()[0], lambda stream: _raw(there).copy_to_device(stage.line(there), stream=stream))
-        stage.done = done
+        piece.view(there)[...] = a
+        done = _copied(_streams()[0], lambda stream: _raw(there).copy_to_device(piece.line(there), stream=stream))
+        piece.done = done
     finally:
-        _stages.put(stage)
+        _pieces.put(piece)
     return _Sent(there, done)
 
 
@@ -105,13 +104,13 @@ def fetching(a):
     count_copy("to_host", a.nbytes)
     if not a.size:
         return lambda: np.empty(a.shape, a.dtype)
-    stage = _stages.take(a.nbytes)
+    piece = _pieces.take(a.nbytes)
     try:
-        stage.done = _copied(_streams()[1], lambda stream: _raw(a).copy_to_host(stage.line(a), stream=stream))
+        piece.done = _copied(_streams()[1], lambda stream: _raw(a).copy_to_host(piece.line(a), stream=stream))
     except BaseException:
-        _stages.put(stage)
+        _pieces.put(piece)
         raise
-    return _Fetched(a, stage)
+    return _Fetched(a, piece)
 
 
 @cache
@@ -156,82 +155,22 @@ class _Sent:
 class _Fetched:
     """An array on its way to the host."""
 
-    def __init__(self, array, stage):
-        self._array, self._stage, self._here = array, stage, None
+    def __init__(self, array, piece):
+        self._array, self._piece, self._here = array, piece, None
 
     def __call__(self):
-        if self._stage is not None:
-            stage, array = self._stage, self._array
-            stage.done.synchronize()
-            self._here = stage.view(array).copy()
-            self._stage = self._array = None
-            _stages.put(stage)
+        if self._piece is not None:
+            piece, array = self._piece, self._array
+            piece.done.synchronize()
+            self._here = piece.view(array).copy()
+            self._piece = self._array = None
+            _pieces.put(piece)
         return self._here
 
     def __del__(self):
-        if self._stage is not None:
-            self._stage.done.wait()  # the array's memory is given back now
-            _stages.put(self._stage)
+        if self._piece is not None:
+            self._piece.done.wait()  # the array's memory is given back now
+            _pieces.put(self._piece)
 
 
-# ---- pinned memory ---------------------------------------------------------------------------------------------------
-
-
-class _Stage:
-    """A piece of pinned memory, and the event that the last copy from or to it has ended."""
-
-    def __init__(self):
-        self.memory, self.done = np.empty(0, np.uint8), None
-
-    def line(self, like):
-        """Return room for the elements of an array, along one axis."""
-        return self.memory[: like.nbytes].view(like.dtype)
-
-    def view(self, like):
-        """Return room for the elements of an array, in its shape."""
-        return self.line(like).reshape(like.shape)
-
-
-class Stages:
-    """Pieces of pinned memory: asking for one takes the driver longer than most copies.
-
-    Parameters
-    ----------
-    most : int
-        Pieces that are kept. Where all are in use, another one is made.
-    """
-
-    def __init__(self, most):
-        self._most, self._made = most, 0
-        self._free: deque = deque()
-        self._lock = threading.RLock()  # collecting garbage within may put pieces back
-
-    def take(self, size):
-        """Return a piece of at least ``size`` bytes that no copy reads or writes any more, for the caller alone."""
-        with self._lock:
-            new = self._made < self._most or not self._free
-            self._made += new
-            stage = _Stage() if new else self._free.popleft()  # that which has waited longest
-        try:
-            if stage.done is not None:
-                stage.done.synchronize()
-            if stage.memory.nbytes < size:
-                stage.memory = np.empty(0, np.uint8)  # first give back what is too small
-                stage.memory = cuda.pinned_array(rounded(size), np.uint8)
-        except BaseException:
-            self.put(stage)
-            raise
-        return stage
-
-    def put(self, stage):
-        """Take a piece back, whose copy may still be under way."""
-        with self._lock:
-            if len(self._free) < self._most:
-                self._free.append(stage)
-            else:
-                self._made -= 1
-                if stage.done is not None:
-                    stage.done.synchronize()
-
-
-_stages = Stages(_MOST)
+_pieces = Pieces(_MOST)

@@ -3,6 +3,11 @@
 ``kernels.checks`` looks at the values of arrays on the host. Those on the device stay there: one block goes through
 them (boxes are few) and leaves its verdict in a few numbers, which are all that is copied, before the operator's own
 kernels start. If something is wrong the array is copied too, and the check for the host says what, in its own words.
+
+For that word the host waits until all that was started has run. It has to: what is wrong shall be said before the
+operator starts, and the sizes of RoIs say how much memory their tables need. A mark on arrays that were looked at once
+would spare the second look, in backward, but any kernel may write to their memory without knowing of it. Who has boxes
+on the host, as our detectors do, gives them as they are: they are checked there, and copied without waiting.
 """
 
 import math

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from tinyseg.backend import device_of, is_on_device, kernel, moved
+from tinyseg.backend import is_on_device, kernel, moved
 from tinyseg.function import Function
 from tinyseg.ops.shapes import index_beside
 from tinyseg.tensor import Tensor
@@ -211,9 +211,12 @@ def _size(output_size):
 
 
 def _rois_beside(input, boxes):
-    """Return boxes of either form as one array (K, 5), where the input lies."""
+    """Return boxes of either form as one array (K, 5), which lies on the host or where the input does.
+
+    Those of the host stay there: the kernels look at them there, without waiting for the device, and copy them.
+    """
     rois = _rois(input, boxes)
-    return moved(rois, device_of(input.array if isinstance(input, Tensor) else input))
+    return rois if is_on_device(input.array if isinstance(input, Tensor) else input) else moved(rois, "cpu")
 
 
 def _rois(input, boxes):
