@@ -154,7 +154,7 @@ def test_torchvisions_detector():
         predicted(model, picture(40, 50)),
     )  # fmt: skip
     assert xray["picture"].arrays["picture"].shape == (3, 64, 96)
-    assert "resized from 40x50 to 64x80" in xray["picture"].text
+    assert "from 40x50 resized to 64x80" in xray["picture"].text
     assert xray["found"].count == 3
     # the truth is compared in the pixels of the resized picture
     np.testing.assert_allclose(xray.truth["resized"], TARGET["boxes"] * 1.6, rtol=1e-6)

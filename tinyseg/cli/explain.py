@@ -1,6 +1,6 @@
-"""``tinyseg explain``: what happens inside. One file per subject: ``explain_plan.py``."""
+"""``tinyseg explain``: what happens inside. One file per subject: ``explain_plan.py``, ..."""
 
-from tinyseg.cli import explain_plan
+from tinyseg.cli import explain_detector, explain_plan
 
 
 def add_parser(commands):
@@ -8,3 +8,4 @@ def add_parser(commands):
     parser = commands.add_parser("explain", help="show what happens inside a network")
     subjects = parser.add_subparsers(title="subjects", metavar="SUBJECT", required=True)
     explain_plan.add_parser(subjects)
+    explain_detector.add_parser(subjects)

@@ -250,22 +250,3 @@ def _read(path, page, channels):
     if x is picture:
         return picture, x, ""
     return picture, x, " (turned to grey for this network)" if channels == 1 else " (grey as red, green and blue)"
-
-
-def drawable(picture):
-    """Return what can be shown of a picture as it was read, and whether its values need spreading.
-
-    Parameters
-    ----------
-    picture : ndarray
-        (C, H, W) float32.
-
-    Returns
-    -------
-    shown : ndarray
-        (1, H, W) or (3, H, W).
-    dim : bool
-        Whether its values leave [0, 1], or stay in the lower half of it.
-    """
-    shown = picture if picture.shape[0] in (1, 3) else picture[:1]
-    return shown, bool(shown.size and (shown.min() < 0 or shown.max() > 1 or shown.max() <= 0.5))

@@ -49,7 +49,6 @@ class MaskPredictor:
         import numpy as np
 
         from tinyseg import draw
-        from tinyseg.cli.predict import drawable
         from tinyseg.data import write_mask, write_picture
         from tinyseg.evaluation import to_mask
 
@@ -60,7 +59,7 @@ class MaskPredictor:
             write_picture(outputs["probability"], np.clip(probabilities[0], 0, 1), bits=16)
         else:
             _write_pages(outputs["probability"], probabilities)
-        shown, dim = drawable(picture)
+        shown, dim = draw.drawable(picture)
         draw.save(outputs["overlay"], draw.overlay(shown, mask, stretch=dim))
         if classes == 1:
             return f"{mask.mean():.1%} foreground", outputs["mask"]

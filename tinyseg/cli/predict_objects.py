@@ -61,14 +61,13 @@ class ObjectPredictor:
     def write(self, outputs, picture, found, source):
         """Write the files of one picture; return in words what was found, and the file to look at."""
         from tinyseg import draw
-        from tinyseg.cli.predict import drawable
 
         if "masks" in found:
             found["masks"] = _Masks(found["masks"], found["boxes"], picture.shape[1:], self.threshold)
         entries = self._described(found, source)
         if "masks" in found:
             _number(outputs["instances"], found["masks"], picture.shape[1:], entries)
-        shown, dim = drawable(picture)
+        shown, dim = draw.drawable(picture)
         drawn = draw.detections(shown, **found, class_names=self.class_names, stretch=dim)
         draw.save(outputs["overlay"], drawn)
         self._entries += entries[::-1]

@@ -5,12 +5,13 @@ for a colour map, when one is drawn, and never opens a window.
 """
 
 from tinyseg.draw.objects import detections, instances, mask_window, truth_and_prediction
-from tinyseg.draw.pictures import ERROR_COLOURS, errors, overlay, probability_map, save, to_rgb
+from tinyseg.draw.pictures import ERROR_COLOURS, drawable, errors, overlay, probability_map, save, to_rgb
 from tinyseg.draw.sheets import panels
 
 __all__ = [
     "ERROR_COLOURS",
     "detections",
+    "drawable",
     "errors",
     "instances",
     "mask_window",

@@ -65,6 +65,25 @@ def to_rgb(picture, stretch=False):
     return rgb
 
 
+def drawable(picture):
+    """Return what can be shown of a picture as it was read, and whether its values need spreading.
+
+    Parameters
+    ----------
+    picture : ndarray
+        (C, H, W) float32.
+
+    Returns
+    -------
+    shown : ndarray
+        (1, H, W) or (3, H, W).
+    dim : bool
+        Whether its values leave [0, 1], or stay in the lower half of it.
+    """
+    shown = picture if picture.shape[0] in (1, 3) else picture[:1]
+    return shown, bool(shown.size and (shown.min() < 0 or shown.max() > 1 or shown.max() <= 0.5))
+
+
 def strips(shape):
     """Yield slices of rows that make a picture of ``shape``, (H, W, ...), each of not too many pixels."""
     height = max(1, _STRIP // max(1, shape[1]))

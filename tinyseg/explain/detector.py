@@ -86,10 +86,10 @@ def detector(model, picture, target=None, *, class_names=()):
         raise ValueError(f"the model does not tell of its {names}; expected a detector made of parts of tinyseg")
     seen["found"] = {name: _plain(value) for name, value in found.items()}
     seen["size"] = given.shape[1:]
+    (size,) = seen["batch"].image_sizes
     if truth is not None:
-        (size,) = seen["batch"].image_sizes
         truth["resized"] = resize_boxes(truth["boxes"], given.shape[1:], size)
-    return DetectorXRay(model, given, truth, make_stages(model, seen, truth), tuple(class_names))
+    return DetectorXRay(model, given, size, truth, make_stages(model, seen, truth), tuple(class_names))
 
 
 @contextmanager

@@ -135,16 +135,10 @@ def recall_of(stage, truth, thresholds):
 def _first_stage(made, model, seen):
     """Add the stages up to the proposals."""
     rpn, batch, maps, told = model.rpn, seen["batch"], seen["maps"], seen["proposals"]
-    (height, width), (before_h, before_w) = batch.image_sizes[0], seen["size"]
+    height, width = batch.image_sizes[0]
     tensor, names = moved(batch.tensors.array, "cpu"), list(maps)
-    padded = tensor.shape[2:]
-    resized = "kept at" if (height, width) == (before_h, before_w) else f"resized from {before_h}x{before_w} to"
-    made(
-        "picture", "The picture as the network sees it",
-        f"Each channel less its mean, divided by its deviation; {resized} {height}x{width} pixels; zeros added at the "
-        f"right and below up to {padded[0]}x{padded[1]}, a multiple of {model.transform.size_divisible}.",
-        1, "picture", arrays={"picture": tensor[0]},
-    )  # fmt: skip
+    text = _picture_text(model.transform, seen["size"], (height, width), tensor.shape[2:])
+    made("picture", "The picture as the network sees it", text, 1, "picture", arrays={"picture": tensor[0]})
     body = seen.get("body", maps)
     shapes = ", ".join(_size(x.shape[1:]) for x in body.values())
     made("backbone", "What the backbone sees", f"A residual network turns the picture into maps of features: {shapes}.",
@@ -195,6 +189,18 @@ def _first_stage(made, model, seen):
     limit = rpn.post_nms_top_n["testing"]
     _rows(made, told, "proposals", "The proposals", f"The {limit} best of all maps together go on to the second "
           "stage.", told["kept"], told["apart"])  # fmt: skip
+
+
+def _picture_text(transform, before, after, padded):
+    """Return what became of the picture."""
+    mean, deviation = (", ".join(f"{v:g}" for v in values) for values in (transform.image_mean, transform.image_std))
+    same = not any(transform.image_mean) and all(value == 1 for value in transform.image_std)
+    text = "Its values as they were given" if same else f"Each channel less {mean}, divided by {deviation}"
+    text += "; " + (f"its size kept, {_size(after)}" if after == tuple(before) else f"from {_size(before)} resized to "
+                    f"{_size(after)}") + " pixels"  # fmt: skip
+    if padded != tuple(after):
+        text += f"; zeros added at the right and below, up to {_size(padded)}"
+    return text + "."
 
 
 def _rows(made, told, name, title, text, rows, before):

@@ -2,9 +2,11 @@
 
 import json
 import textwrap
+from pathlib import Path
 
 import numpy as np
 
+from tinyseg import draw, files
 from tinyseg.explain.detector_lost import lost_object
 from tinyseg.explain.detector_stages import RECALL_AT, recall_of
 
@@ -20,6 +22,8 @@ class DetectorXRay:
         The detector.
     picture : ndarray
         ``(C, H, W)`` as it was given.
+    size : (int, int)
+        Its height and width after resizing.
     truth : dict or None
         ``boxes``, ``labels``, and ``resized``, the boxes in pixels of the resized picture.
     stages : list of DetectorStage
@@ -33,8 +37,9 @@ class DetectorXRay:
         All stages; ``xray["nms"]`` is the one of that name.
     """
 
-    def __init__(self, model, picture, truth, stages, class_names=()):
+    def __init__(self, model, picture, size, truth, stages, class_names=()):
         self.model, self.picture, self.truth, self.stages = model, picture, truth, stages
+        self.size = tuple(size)
         self.class_names = class_names
 
     def __getitem__(self, name):
@@ -140,6 +145,109 @@ class DetectorXRay:
     def objects(self):
         """Return what became of every true object: a list of LostObject, empty without truth."""
         return [self.lost(number) for number in range(0 if self.truth is None else len(self.truth["boxes"]))]
+
+    def before(self, stage):
+        """Return the stage whose boxes a stage was made of.
+
+        Parameters
+        ----------
+        stage : DetectorStage
+            One of those with boxes.
+
+        Returns
+        -------
+        DetectorStage or None
+            None for the anchors.
+        """
+        with_boxes = [each for each in self.stages if each.boxes is not None]
+        return dict(zip(map(id, with_boxes), [None, *with_boxes], strict=False))[id(stage)]
+
+    def levels_of(self, stage):
+        """Return the names of the maps that boxes are pooled from, or None where the model does not tell."""
+        names = [name for name in self.stages if name.name == "levels"]
+        if not names:
+            return None
+        return names[0].arrays["names"][names[0].arrays["levels"]]
+
+    def resized(self):
+        """Return the picture as the network sees it, without what was added at its borders: (H, W, 3) uint8."""
+        padded = self["picture"].arrays["picture"]
+        height, width = self.size
+        return draw.to_rgb(padded[: 3 if len(padded) == 3 else 1, :height, :width], stretch=True)
+
+    # ---- pictures --------------------------------------------------------------------------------------------------
+
+    def figure(self, stage=None):
+        """Draw a stage, or a sheet of all of them.
+
+        Parameters
+        ----------
+        stage : str, optional
+            Its name.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+            ``figure.savefig("stage.png")`` writes it; a notebook shows it.
+
+        Raises
+        ------
+        KeyError
+            If there is no such stage.
+        """
+        from tinyseg.explain.detector_figures import draw_sheet, draw_stage
+
+        return draw_sheet(self) if stage is None else draw_stage(self, self[stage])
+
+    def html(self):
+        """Return a page with all stages in order.
+
+        Returns
+        -------
+        str
+            HTML that needs no other file: ``tinyseg.files.write_text("xray.html", xray.html())``, or `save`.
+        """
+        return self._drawn()[0]
+
+    def _drawn(self):
+        """Return the page, and PNG files of the sheet and of every stage by their names."""
+        from tinyseg.explain.detector_figures import draw_sheet, png, stage_png
+        from tinyseg.explain.detector_page import make_page
+
+        sheet, pairs = png(draw_sheet(self)), [stage_png(self, stage) for stage in self.stages]
+        names = [f"{number:02d}_{stage.name}.png" for number, stage in enumerate(self.stages, 1)]
+        drawings = dict(zip(names, (whole for whole, _ in pairs), strict=True))
+        return make_page(self, sheet, [cut for _, cut in pairs]), {"overview.png": sheet, **drawings}
+
+    def save(self, path):
+        """Write the page, or a folder with the page, a PNG file of each stage, and all numbers as JSON.
+
+        Parameters
+        ----------
+        path : str or path-like
+            A file that ends in ``.html``, or a folder, which is made. Files of these names are written over.
+
+        Returns
+        -------
+        pathlib.Path
+            The page.
+
+        Raises
+        ------
+        OSError
+            If something cannot be written.
+        """
+        path = Path(path)
+        page, drawings = self._drawn()
+        if path.suffix.lower() in (".html", ".htm"):
+            files.write_text(path, page)
+            return path
+        files.make_folder(path)
+        for name, drawing in drawings.items():
+            files.write_bytes(path / name, drawing)
+        files.write_text(path / "stages.json", self.to_json())
+        files.write_text(path / "index.html", page)
+        return path / "index.html"
 
     # ---- text ------------------------------------------------------------------------------------------------------
 
