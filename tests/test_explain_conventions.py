@@ -104,7 +104,8 @@ def normalised(x, box, scale):
 
 
 def tensorflow(x, box, size, scale, ratio, picture):
-    return crop_and_resize(x, normalised(x, box, scale), size)
+    height, width = picture
+    return crop_and_resize(x, (box[1] / height, box[0] / width, box[3] / height, box[2] / width), size)
 
 
 def blocks(y):
@@ -355,7 +356,7 @@ def test_table_and_json():
     text = str(table)
     assert "box [1, 1, 3, 3], 2x2 bins, 1 cells per picture pixel" in text
     lines = [line for line in text.splitlines() if line.startswith("TensorFlow crop_and_resize  ")]
-    assert " ".join(lines[0].split()[2:]) == "roi_align [0.5, 0.5, 4.5, 4.5], 2x2, 1, aligned 6 8 16 18 3"
+    assert " ".join(lines[0].split()[2:]) == "roi_align [0.5, 0.5, 3.7, 3.7], 2x2, 1, aligned 4.8 6.4 12.8 14.4 4.2"
     assert text.count("Not reproduced: ") == len(table.not_reproduced) == 2
     whole = json.loads(table.to_json())
     assert [row["name"] for row in whole["rows"]] == list(FORMULAS)
@@ -369,7 +370,7 @@ def test_figure_shows_where_each_library_looks():
     panels = {axes.get_title().replace("\n", " "): axes for axes in figure.axes if axes.get_title()}
     assert list(panels) == list(FORMULAS)
     samples = panels["TensorFlow crop_and_resize"].collections[-1].get_offsets()
-    assert samples.tolist() == [[1, 1], [3, 1], [1, 3], [3, 3]]
+    np.testing.assert_allclose(samples, [[0.8, 0.8], [2.4, 0.8], [0.8, 2.4], [2.4, 2.4]], rtol=1e-15)
     assert panels["torchvision roi_align"].get_xlabel().strip() == "9 10\n14 15"
 
 

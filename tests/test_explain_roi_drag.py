@@ -79,10 +79,23 @@ def test_roi_align_jumps_where_a_sample_leaves_the_map(dtype):
 
 
 def test_crops_jump_where_a_sample_passes_the_last_cell():
-    drag = explain.roi_drag(np.ones((6, 6)), [1, 1, 4, 4], output_size=2, ops="crop_and_resize")
+    # the right samples lie at (4 + offset) * 5 / 6, and leave the map beyond cell 5
+    drag = explain.roi_drag(np.ones((6, 6)), [1, 1, 4, 4], output_size=2, distance=3, ops="crop_and_resize")
     (jump,) = drag.jumps["crop_and_resize"]
-    assert 1 < jump.offset <= 1 + 1 / 16 / 4096
+    assert 2 <= jump.offset <= 2 + 1 / 16 / 4096
     assert jump.bins[0].tolist() == [[False, True], [False, True]]
+
+
+def test_crops_are_those_of_the_microscope(rng):
+    x = rng.standard_normal((7, 9))
+    drag = explain.roi_drag(x, [3, 2, 30, 31], output_size=(2, 3), spatial_scale=0.25, step=1, ops="crop_and_resize")
+    for i, offset in enumerate(drag.offsets):
+        trace = explain.roi(
+            x, [3 + offset, 2, 30 + offset, 31], "crop_and_resize", output_size=(2, 3), spatial_scale=0.25
+        )
+        np.testing.assert_allclose(
+            drag.outputs["crop_and_resize"][i], trace.output.reshape(1, 2, 3), rtol=1e-12, atol=1e-14
+        )
 
 
 def test_two_jumps_within_a_step_are_told_apart(rng):

@@ -482,6 +482,35 @@ def checked_arguments(operator, *arguments):
     return getattr(import_module("kernels.checks"), operator)(*arguments)
 
 
+def cuda_runs_on():
+    """Return what runs CUDA kernels here.
+
+    Returns
+    -------
+    {"GPU", "simulator", None}
+        None where neither is there.
+    """
+    if not _kernels().get("cuda").is_available():
+        return None
+    return "simulator" if import_module("kernels.cuda.device").SIMULATED else "GPU"
+
+
+class atomic_gradients:  # a context manager, named for what it allows
+    """Let the GPU add up gradients of the RoI operators by atomic operations, for the length of a ``with`` block.
+
+    They come in any order then, and sums may differ in their last digits from run to run.
+    """
+
+    def __enter__(self):
+        cuda = _kernels().get("cuda")
+        self._previous = cuda.is_deterministic()
+        cuda.use_deterministic(False)
+        return self
+
+    def __exit__(self, *exc):
+        _kernels().get("cuda").use_deterministic(self._previous)
+
+
 def planned_algorithms(call):
     """Return by which algorithm the ``"cpu"`` kernels compute each result of a call.
 

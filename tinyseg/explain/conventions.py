@@ -48,19 +48,20 @@ _ROWS: tuple[tuple[str, str, dict[str, Any], Any, str, str], ...] = (
     (
         "TensorFlow crop_and_resize", "",
         {"method": "bilinear", "extrapolation_value": 0.0}, rows.crop,
-        "One sample per bin, the first and the last on the corners of the box: with the usual corners, divided by "
-        "feature size - 1, cell i lies at i.",
+        "One sample per bin, the first and the last on the corners of the box, which is divided by the size of the "
+        "picture and multiplied by feature size - 1.",
         "",
     ),
     (
         "tf-faster-rcnn", "",
         {"POOLING_SIZE": 7}, rows.crop_max,
-        "crop_and_resize to twice the size, then the largest of 2x2.", "",
+        "crop_and_resize of a box divided by feature size - 1, so that cell i lies at i, to twice the size; then the "
+        "largest of 2x2.", "",
     ),
     (
         "Matterport Mask R-CNN", "",
         {}, rows.crop_matterport,
-        "crop_and_resize with x2 - 1 and y2 - 1, divided by picture size - 1 in place of feature size - 1.", "",
+        "crop_and_resize with x2 - 1 and y2 - 1, divided by picture size - 1.", "",
     ),
     (
         "tensorpack", "",
@@ -181,7 +182,7 @@ def conventions(features=None, roi=(1, 1, 3, 3), *, output_size=2, spatial_scale
         Samples per bin and axis, for the libraries that let one choose; 0 or less for adaptive, which is the default of
         all of them.
     picture : (float, float), optional
-        Height and width of the picture in pixels, which one library asks for; that of the maps divided by
+        Height and width of the picture in pixels, which two libraries divide by; that of the maps divided by
         ``spatial_scale`` if left out.
 
     Returns
@@ -202,7 +203,7 @@ def conventions(features=None, roi=(1, 1, 3, 3), *, output_size=2, spatial_scale
     ...     print(name, table[name].output.ravel().tolist())
     torchvision roi_align [9.0, 10.0, 14.0, 15.0]
     detectron2 ROIAlign [6.0, 7.0, 11.0, 12.0]
-    TensorFlow crop_and_resize [6.0, 8.0, 16.0, 18.0]
+    TensorFlow crop_and_resize [4.8, 6.4, 12.8, 14.4]
     """
     x = checked_features(np.arange(25.0).reshape(5, 5) if features is None else features)
     if len(x) != 1:

@@ -171,12 +171,14 @@ def _blocks(y):
 
 
 def crop(asked):
-    """TensorFlow, with corners normalised by (feature size - 1): what is multiplied again inside."""
-    return _crop(asked, asked.roi * asked.scale)
+    """TensorFlow, with corners divided by the size of the picture; inside, they are multiplied by map size - 1."""
+    height, width = asked.picture
+    factors = (np.array(asked.x.shape[:1:-1]) - 1) / np.array([width, height])
+    return _crop(asked, asked.roi * np.tile(factors, 2))
 
 
 def crop_max(asked):
-    """tf-faster-rcnn: twice as many samples, and the largest of 2x2."""
+    """tf-faster-rcnn: divided by what is multiplied again; twice as many samples, and the largest of 2x2."""
     words = "the largest of each 2x2"
     return _crop(asked, asked.roi * asked.scale, 2, lambda y: _blocks(y).max(axis=(2, 4)), words)
 

@@ -80,10 +80,20 @@ def pool(op, x, rois, output_size, spatial_scale=1.0, sampling_ratio=-1):
     if op == "roi_pool":
         return backend.kernel("roi_pool_forward")(x, rois, output_size, spatial_scale)[0]
     if op == "crop_and_resize":
-        corners = rois[:, 1:] * x.dtype.type(spatial_scale)
-        return crop_and_resize(x, np.concatenate([rois[:, :1], corners], axis=1), output_size)
+        return crop_and_resize(x, corners_in_cells(rois, x.shape[2:], spatial_scale), output_size)
     aligned = op == "roi_align_aligned"
     return backend.kernel("roi_align_forward")(x, rois, output_size, spatial_scale, sampling_ratio, aligned=aligned)
+
+
+def corners_in_cells(rois, map_size, spatial_scale):
+    """Return the corners that TensorFlow makes of boxes in picture pixels: divided by the picture's size, and
+    multiplied by that of the map less 1."""
+    corners = rois.copy()
+    for axis, cells in enumerate(map_size):
+        T = rois.dtype.type
+        for column in (2 - axis, 4 - axis):
+            corners[:, column] = rois[:, column] * T(spatial_scale) / T(cells) * T(cells - 1)
+    return corners
 
 
 def crop_and_resize(x, rois, output_size, extrapolation_value=0.0):

@@ -77,7 +77,7 @@ def roi_drag(
         How far in all, in picture pixels: rounded to whole steps. Two cells if left out.
     ops : sequence of str
         Some of ``"roi_pool"``, ``"crop_and_resize"``, ``"roi_align"`` (not aligned) and ``"roi_align_aligned"``. Crops
-        have their first and last sample on the corners of the box, as TensorFlow's.
+        are as `tinyseg.explain.roi` has them: TensorFlow's, of boxes divided by the size of the picture.
 
     Returns
     -------
