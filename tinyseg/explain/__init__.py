@@ -13,6 +13,8 @@ from tinyseg.explain.detector import detector
 from tinyseg.explain.detector_lost import LostObject
 from tinyseg.explain.detector_stages import DetectorStage
 from tinyseg.explain.detector_xray import DetectorXRay
+from tinyseg.explain.gradient_check import check_gradients
+from tinyseg.explain.gradient_report import GradientReport, GradientRow
 from tinyseg.explain.maps import Mark, maps
 from tinyseg.explain.plan import plan
 from tinyseg.explain.plan_table import Plan, PlanRow
@@ -30,6 +32,8 @@ __all__ = [
     "CudaTraceRow",
     "DetectorStage",
     "DetectorXRay",
+    "GradientReport",
+    "GradientRow",
     "LostObject",
     "Mark",
     "Measured",
@@ -41,6 +45,7 @@ __all__ = [
     "RoiDrag",
     "RoiJump",
     "conventions",
+    "check_gradients",
     "cuda_trace",
     "detector",
     "maps",
