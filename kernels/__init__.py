@@ -65,6 +65,7 @@ EXTRA = {
     "cuda": {
         "batch_norm_relu": ("batch_norm_relu_forward", "batch_norm_relu_backward"),
         "conv_relu": ("conv2d_relu_forward", "conv_transpose2d_relu_forward"),
+        "conv_joined": ("conv2d_joined_backward",),
         "folding": ("folded_batch_norm",),
     },
 }

@@ -5,11 +5,12 @@ import pytest
 
 import tinyseg
 from kernels import cuda, naive
-from kernels.cuda import correlation, device
+from kernels.cuda import concat, correlation, device
 from tinyseg import Tensor, models, nn
 
 pytestmark = pytest.mark.cuda
 
+copy_rows = concat._copy_rows
 DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64])
 
 
@@ -146,11 +147,46 @@ def test_transposed_convolution_and_what_follows(groups, relu, dtype, rng, few_c
     np.testing.assert_allclose(cuda.to_host(actual), expected, rtol=1e-5, atol=2e-5 if dtype == np.float32 else 1e-12)
 
 
-def test_channels_in_two_halves(rng):
-    x, more, weight = normal(rng, np.float64, (1, 2, 4, 3), (1, 2, 4, 3), (3, 4, 3, 3))
-    expected = naive.conv2d_forward(np.concatenate([x, more], axis=1), weight, None, padding=1)
-    actual = cuda.conv2d_relu_forward(x, weight, padding=1, more=more, relu=False)
-    np.testing.assert_allclose(cuda.to_host(actual), expected, rtol=1e-12)
+HALVES = {  # two convolutions, and where both halves are joined first: a large output, groups
+    "two": ((1, 2, 4, 3), (3, 4, 3, 3), {"padding": 1}),
+    "strided": ((2, 3, 5, 4), (4, 6, 2, 3), {"stride": 2, "padding": (0, 1)}),
+    "many channels": ((1, 2, 2, 3), (5, 4, 1, 1), {}),
+    "groups": ((1, 3, 4, 3), (4, 3, 3, 3), {"padding": 1, "groups": 2}),
+    "no pictures": ((0, 2, 4, 3), (3, 4, 3, 3), {"padding": 1}),
+}
+
+
+@DTYPES
+@pytest.mark.parametrize("name", HALVES)
+def test_channels_in_two_halves(name, dtype, rng, few_channels):
+    half, weight_shape, how = HALVES[name]
+    x, more, weight, bias, scale = normal(rng, dtype, half, half, weight_shape, weight_shape[:1], weight_shape[:1])
+    joined = np.concatenate([x, more], axis=1)
+    plain = naive.conv2d_forward(joined, weight * scale.reshape(-1, 1, 1, 1), bias, **how)
+    residual, dy = normal(rng, dtype, plain.shape, plain.shape)
+    given = {"scale": scale, "residual": residual, "more": more}
+    actual = cuda.to_host(cuda.conv2d_relu_forward(x, weight, bias, **how, **given))
+    near = {"rtol": 1e-5, "atol": 3e-5} if dtype == np.float32 else {"rtol": 1e-12, "atol": 1e-12}
+    np.testing.assert_allclose(actual, np.maximum(plain + residual, 0), **near)
+    dx, *expected = naive.conv2d_backward(dy, joined, weight, **how)
+    expected = [dx[:, : half[1]], dx[:, half[1] :], *expected]
+    found = cuda.conv2d_joined_backward(dy, x, more, weight, **how)
+    for one, wanted in zip(host(found), expected, strict=True):
+        np.testing.assert_allclose(one, wanted, **near)
+    for needs in ((True, False, False), (False, True, False), (False, False, True)):
+        some = host(cuda.conv2d_joined_backward(dy, x, more, weight, **how, needs=needs))
+        for one, whole, needed in zip(some, host(found), (needs[0], *needs), strict=True):
+            assert np.array_equal(one, whole) if needed else one is None
+
+
+def test_halves_that_are_infinite_or_do_not_fit(rng):
+    x, more, weight, dy = normal(rng, np.float64, (1, 2, 3, 3), (1, 2, 3, 3), (2, 4, 3, 3), (1, 2, 3, 3))
+    more[0, 1, 1, 2] = np.inf
+    expected = naive.conv2d_forward(np.concatenate([x, more], axis=1), weight, padding=1)
+    y = cuda.to_host(cuda.conv2d_relu_forward(x, weight, padding=1, more=more, relu=False))
+    np.testing.assert_allclose(y, expected, rtol=1e-12)
+    with pytest.raises(ValueError, match=r"more has shape \(1, 2, 3, 2\); expected \(1, 2, 3, 3\), the shape of x"):
+        cuda.conv2d_joined_backward(dy, x, more[..., :2], weight, padding=1)
 
 
 def test_nan_stays_and_nothing_gives_nothing():
@@ -257,3 +293,15 @@ def test_a_unet_uses_them(rng, called):
     model.train().logits(x).sum().backward()
     assert {"normalising.normalise_relu", "normalising.sums_relu", "normalising.gradient_relu"} <= set(called)
     assert not any(name.startswith("relu.") for name in called)
+
+
+def test_a_unet_never_joins_its_maps(rng, called, monkeypatch):
+    tinyseg.manual_seed(3)
+    model = models.UNet(widths=(1, 2)).to("cuda")
+    x = Tensor(rng.standard_normal((1, 1, 4, 4)).astype(np.float32)).to("cuda")
+    sizes: list = []
+    monkeypatch.setattr(concat, "_copy_rows", lambda *given: sizes.append(given[0].shape) or copy_rows(*given))
+    for training in (True, False):
+        sizes.clear()
+        model.train(training).logits(x).sum().backward()
+        assert set(sizes) == ({(1, 1, 3, 3), (1, 2, 3, 3)}), sizes  # of weights

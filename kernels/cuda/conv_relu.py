@@ -6,7 +6,7 @@ as their parts are added up.
 
 from kernels import checks
 from kernels.cuda.array import on_device
-from kernels.cuda.concat import concat_forward
+from kernels.cuda.conv_joined import gather_both
 from kernels.cuda.correlation import Ending, gather, scatter
 
 
@@ -20,7 +20,7 @@ def conv2d_relu_forward(
     x, weight, bias, stride, padding, dilation, groups
         As for ``conv2d_forward``.
     more : ndarray or DeviceArray, shape of ``x``, optional
-        Further input channels, which follow those of ``x``. They are joined first.
+        Further input channels, which follow those of ``x``; see ``conv_joined``.
     scale : ndarray or DeviceArray, shape (O,), optional
         What the weights of each output channel are multiplied by: that of a batch norm, say.
     residual : ndarray or DeviceArray, shape of the output, optional
@@ -42,14 +42,15 @@ def conv2d_relu_forward(
     """
     parameters = stride, padding, dilation, groups
     x, weight, bias, g = checks.conv2d(x, weight, bias, *parameters, joined=1 if more is None else 2)
-    if more is not None:
-        x = concat_forward([x, checks.like_x("more", more, x)])
+    more = checks.like_x("more", more, x)
     scale = _check_scale(scale, x, g)
     if residual is not None:
         residual = checks.array("residual", residual, 4, x.dtype)
         shape = (x.shape[0], weight.shape[0], g.oH, g.oW)
         checks.same_shape("residual", residual, shape, "that of the convolution's output")
-    x, weight, bias, scale, residual = on_device(x, weight, bias, scale, residual)
+    x, more, weight, bias, scale, residual = on_device(x, more, weight, bias, scale, residual)
+    if more is not None:
+        return gather_both(x, more, weight, bias, g, Ending(scale, residual, relu))
     return gather(x, weight, bias, g, (g.H, g.W), (g.oH, g.oW), Ending(scale, residual, relu))
 
 
