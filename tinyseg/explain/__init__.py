@@ -18,10 +18,12 @@ from tinyseg.explain.gradient_report import GradientReport, GradientRow
 from tinyseg.explain.maps import Mark, maps
 from tinyseg.explain.plan import plan
 from tinyseg.explain.plan_table import Plan, PlanRow
+from tinyseg.explain.roi_compare import RoIComparison, roi_compare
 from tinyseg.explain.roi_drag import RoiDrag, RoiJump, roi_drag
-from tinyseg.explain.roi_report import RoICell, RoISample, RoITrace
+from tinyseg.explain.roi_report import RoITrace
 from tinyseg.explain.roi_trace import roi
 from tinyseg.explain.roofline import Measured, roofline
+from tinyseg.explain.roi_values import RoICell, RoISample
 
 __all__ = [
     "Convention",
@@ -41,6 +43,7 @@ __all__ = [
     "PlanRow",
     "RoICell",
     "RoISample",
+    "RoIComparison",
     "RoITrace",
     "RoiDrag",
     "RoiJump",
@@ -51,6 +54,7 @@ __all__ = [
     "maps",
     "plan",
     "roi",
+    "roi_compare",
     "roi_drag",
     "roofline",
 ]

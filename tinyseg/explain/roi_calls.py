@@ -23,8 +23,8 @@ def checked_features(features):
         raise ValueError(
             f"features has shape {array.shape}; expected (H, W), (C, H, W) or (N, C, H, W), none of them 0"
         )
-    if array.dtype not in (np.float32, np.float64):
-        array = array.astype(np.float64)
+    native = array.dtype.newbyteorder("=")
+    array = array.astype(native if native in (np.float32, np.float64) else np.float64, copy=False)
     return np.ascontiguousarray(array.reshape((1,) * (4 - array.ndim) + array.shape))
 
 

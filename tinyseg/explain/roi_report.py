@@ -1,64 +1,14 @@
 """What the RoI microscope found: the numbers of each bin and sample, and as JSON."""
 
 import json
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from tinyseg.explain import roi_json
+from tinyseg.explain import roi_json, roi_table
 from tinyseg.explain.roi_axes import PoolAxis
-
-#: Where RoIPool's search for the largest value starts, in both types.
-LOWEST = -float(np.finfo(np.float32).max)
-#: Samples on the map that a trace holds at most.
-MOST_ON_MAP = 2**22
-
-
-class RoICell(NamedTuple):
-    """A cell that a bin or a sample reads.
-
-    Attributes
-    ----------
-    row, column : int
-        Which cell.
-    weight : float
-        Of its value in the sample, or in RoIPool's output: 1 for the largest, 0 for the others.
-    value : float
-        What it holds.
-    """
-
-    row: int
-    column: int
-    weight: float
-    value: float
-
-
-class RoISample(NamedTuple):
-    """A sample of RoIAlign or crop_and_resize, of one channel.
-
-    Attributes
-    ----------
-    y, x : float
-        Where it is taken, in feature cells; a cell's centre is at a whole number.
-    on_map : bool
-        Whether it is read. If not, its value is 0 and it counts in the mean all the same.
-    times : int
-        How many samples are here.
-    cells : tuple of RoICell
-        The four around it, row by row, whose weights sum to 1; at a border one may be there twice. None if not read.
-    value : float
-        Interpolated between them, in the map's type.
-    contribution : float
-        Its part of the mean: value times its share of the samples, in float64.
-    """
-
-    y: float
-    x: float
-    on_map: bool
-    times: int
-    cells: tuple
-    value: float
-    contribution: float
+from tinyseg.explain.roi_calls import TITLES
+from tinyseg.explain.roi_values import RoICell, RoISample, largest, means, refuse_many, row_of_samples
 
 
 class RoITrace:
@@ -115,15 +65,20 @@ class RoITrace:
         self.box = _box(columns, rows)
         self.argmax: Any = None
         if op == "roi_pool":
-            self.output, self.argmax = _largest(features, rows, columns)
+            self.output, self.argmax = largest(features, rows, columns)
         else:
             refuse_many(int(rows.on_map.sum()) * int(columns.on_map.sum()), f"output_size is {output_size}")
-            self.output = np.stack([self._mean(py) for py in range(output_size[0])], axis=1)
+            self.output = means(features, rows, columns)
 
     @property
     def dtype(self):
         """The type of the map, and of all arithmetic."""
         return self.features.dtype
+
+    @property
+    def title(self):
+        """What the operator is called, and whether it is aligned: ``"RoIAlign, aligned"``."""
+        return TITLES["roi_align_aligned" if self.aligned else self.op]
 
     def samples_per_bin(self):
         """Return how many samples a bin has on each axis, on the map or off it: vertical, horizontal.
@@ -236,7 +191,7 @@ class RoITrace:
         self._need(("roi_align", "crop_and_resize"), "contributions")
         py = self._place(py, 0, 0)[0]
         with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-            pairs = [self._row_of_samples(py, j) for j in self.rows.listed(py)]
+            pairs = [row_of_samples(self.features, self.rows, self.columns, py, j) for j in self.rows.listed(py)]
         empty = np.zeros((len(self.features), 0, *self.columns.times.shape))
         values, contributions = (np.stack(part, axis=1) for part in zip(*pairs, strict=True)) if pairs else (empty,) * 2
         return values.astype(self.dtype, copy=False), contributions
@@ -263,6 +218,108 @@ class RoITrace:
                 weights[self.argmax[channel, py, px]] = 1
             return weights.reshape(height, width)
         return np.multiply.outer(self.rows.weights(py, height), self.columns.weights(px, width))
+
+    def table(self, channel=0, bins=None):
+        """Return the computation as text that can be followed by hand.
+
+        Parameters
+        ----------
+        channel : int
+            Whose values.
+        bins : list of (int, int), optional
+            Which bins, by row and column of the output; the first ones without it, some sixty lines.
+
+        Returns
+        -------
+        str
+        """
+        channel = self._place(0, 0, channel)[2]
+        chosen = None if bins is None else [tuple(self._place(py, px, 0)[:2]) for py, px in bins]
+        return roi_table.table(self, channel, chosen)
+
+    def __str__(self):
+        return self.table()
+
+    __repr__ = __str__
+
+    def figure(self, channel=0, bin=(0, 0), sample=None):
+        """Draw the map with the box, its bins and samples, and the output beside it.
+
+        Parameters
+        ----------
+        channel : int
+            Whose values.
+        bin : (int, int) or None
+            Row and column of the bin that is marked, with the cells that count in it and their weights; None for none.
+        sample : int, optional
+            A sample of that bin, by its place in `samples`: its neighbours and their weights are marked instead.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+            ``figure.savefig("roi.png")`` writes it; a notebook shows it.
+        """
+        from tinyseg.explain.roi_figure import draw
+
+        return draw([self], *self.chosen(channel, bin, sample), beside=True)
+
+    def svg(self, channel=0, bin=(0, 0), sample=None):
+        """Return what `figure` draws as the text of an SVG file.
+
+        Parameters
+        ----------
+        channel, bin, sample
+            As `figure` takes them.
+
+        Returns
+        -------
+        str
+        """
+        from tinyseg.explain.roi_figure import svg
+
+        return svg(self.figure(channel, bin, sample), f"{self.title}: the map, the box, its bins and the output")
+
+    def html(self, channel=0):
+        """Return a page that needs no network: the figure and the table; point at a bin to see what it is made of.
+
+        Parameters
+        ----------
+        channel : int
+            Whose values.
+
+        Returns
+        -------
+        str
+        """
+        from tinyseg.explain.roi_page import page
+
+        return page([self], self.chosen(channel, None)[0])
+
+    def chosen(self, channel, bin, sample=None):
+        """Return channel, bin and sample as they are drawn, counted from the start.
+
+        Parameters
+        ----------
+        channel, bin, sample
+            As `figure` takes them.
+
+        Returns
+        -------
+        tuple
+
+        Raises
+        ------
+        ValueError
+            If there is no such.
+        """
+        py, px = bin or (0, 0)
+        py, px, channel = self._place(py, px, channel)
+        if sample is None:
+            return channel, bin and (py, px), None
+        count = len(self.samples(py, px, channel))
+        if bin is None or not isinstance(sample, int | np.integer) or not 0 <= sample < count:
+            raise ValueError(f"sample is {sample!r} of bin {bin}, which has {count}; expected one of them, from 0")
+        return channel, (py, px), int(sample)
 
     def to_json(self, channel=None):
         """Return everything as the text of a JSON object, without NaN literals: see `tinyseg.explain.roi_json`.
@@ -339,29 +396,6 @@ class RoITrace:
         if self.op not in operators:
             raise ValueError(f"op is {self.op!r}; {what} is there for {operators} alone")
 
-    # ---- the arithmetic of the naive kernel, a row of bins at a time ----
-
-    def _row_of_samples(self, py, j):
-        """Return values and contributions of the j-th row of samples of row ``py`` of bins: two (C, oW, most)."""
-        rows, columns, maps = self.rows, self.columns, self.features
-        on_map = rows.on_map[py, j] & columns.on_map
-        wx0, wx1 = columns.weight_low, columns.weight_high
-        upper, lower = maps[:, rows.low[py, j]], maps[:, rows.high[py, j]]
-        value = rows.weight_low[py, j] * (wx0 * upper[:, columns.low] + wx1 * upper[:, columns.high])
-        value = value + rows.weight_high[py, j] * (wx0 * lower[:, columns.low] + wx1 * lower[:, columns.high])
-        value = np.where(on_map, value, value.dtype.type(0))
-        share = rows.share(py)[j] * columns.share(slice(None))
-        return value, np.where(on_map, share * value, 0.0)
-
-    def _mean(self, py):
-        """Return a row of the output, (C, oW)."""
-        mean = np.zeros((len(self.features), self.output_size[1]))
-        for j in np.flatnonzero(self.rows.on_map[py]):
-            parts = self._row_of_samples(py, j)[1]
-            # accumulate, unlike sum, adds from left to right
-            mean = np.add.accumulate(np.concatenate([mean[:, :, None], parts], axis=2), axis=2)[:, :, -1]
-        return mean.astype(self.dtype)
-
 
 def _box(columns, rows):
     """Return ``x1, y1, x2, y2`` of what the operator made of the box."""
@@ -369,29 +403,3 @@ def _box(columns, rows):
         return columns.start, rows.start, columns.start + columns.size - 1, rows.start + rows.size - 1
     corners = (columns.start, rows.start, columns.start + columns.size, rows.start + rows.size)
     return tuple(map(float, corners))
-
-
-def _largest(maps, rows, columns):
-    """Return RoIPool's output and the places of its maxima, both (C, oH, oW)."""
-    width = maps.shape[2]
-    lowest = maps.dtype.type(LOWEST)
-    shape = (len(maps), len(rows.low), len(columns.low))
-    output, argmax = np.zeros(shape, maps.dtype), np.full(shape, -1, np.int32)
-    for py, (top, bottom) in enumerate(zip(rows.low, rows.high, strict=True)):
-        for px, (left, right) in enumerate(zip(columns.low, columns.high, strict=True)):
-            if bottom <= top or right <= left:
-                continue
-            cells = maps[:, top:bottom, left:right].reshape(len(maps), -1)
-            cells = np.where(cells > lowest, cells, lowest)  # NaN never wins
-            best = cells.argmax(axis=1)  # the first of equal ones
-            output[:, py, px] = cells[np.arange(len(maps)), best]
-            y, x = np.divmod(best, right - left)
-            found = output[:, py, px] > lowest
-            argmax[:, py, px] = np.where(found, (top + y) * width + left + x, -1)
-    return output, argmax
-
-
-def refuse_many(samples, what):
-    """Refuse more samples than a trace can hold."""
-    if samples > MOST_ON_MAP:
-        raise ValueError(f"{what}, which makes {samples} samples on the map; expected at most {MOST_ON_MAP} in a trace")

@@ -4,8 +4,9 @@ import numpy as np
 
 from tinyseg.backend import checked_arguments
 from tinyseg.explain.roi_axes import align_axis, crop_axis, pool_axis
-from tinyseg.explain.roi_report import RoITrace, refuse_many
-from tinyseg.tensor import Tensor
+from tinyseg.explain.roi_calls import checked_features, checked_roi
+from tinyseg.explain.roi_report import RoITrace
+from tinyseg.explain.roi_values import refuse_many
 
 OPERATORS = ("roi_pool", "crop_and_resize", "roi_align")
 
@@ -15,11 +16,10 @@ def roi(features, roi, op="roi_align", *, output_size, spatial_scale=1.0, sampli
 
     Parameters
     ----------
-    features : ndarray or Tensor, shape (H, W), (C, H, W) or (N, C, H, W)
-        The feature map, float32 or float64, which is the type of all arithmetic.
-    roi : sequence of float
-        ``x1, y1, x2, y2`` of the box in picture pixels; before it the number of the picture, which may be left out
-        where there is but one.
+    features : array or Tensor, shape (H, W), (C, H, W) or (N, C, H, W)
+        The feature map. Its type, float32 or float64, is that of all arithmetic; whole numbers become float64.
+    roi : array_like of 4 or 5 numbers
+        ``x1, y1, x2, y2`` of the box in picture pixels; a batch index before them where there are several pictures.
     op : {"roi_align", "roi_pool", "crop_and_resize"}
         The operator; the last is TensorFlow's, see below.
     output_size : int or pair of int
@@ -47,12 +47,13 @@ def roi(features, roi, op="roi_align", *, output_size, spatial_scale=1.0, sampli
     ``"roi_pool"`` and ``"roi_align"`` are torchvision's: Girshick, arXiv:1504.08083; He et al., arXiv:1703.06870.
 
     ``"crop_and_resize"`` follows ``tf.image.crop_and_resize`` with ``method="bilinear"`` and
-    ``extrapolation_value=0``. The box is first divided by the size of the picture, ``W / spatial_scale`` by
-    ``H / spatial_scale`` pixels, as TensorFlow's detectors do: 0 is its left edge and 1 its right one. TensorFlow then
-    multiplies by ``W - 1``, so that 0 is the centre of the first cell and 1 that of the last. Each bin is one bilinear
-    sample, the first on one edge of the box and the last on the other, at equal steps; where there is one bin, the
-    sample is in the middle. Samples off the map, beyond the centres of the outer cells, give 0. There, as in every
-    operator here, ``y`` and ``x`` of cells are counted from the centre of the first.
+    ``extrapolation_value=0``. It takes normalised boxes, and puts 0 at the centre of the first cell and 1 at that of
+    the last: a coordinate of ``t`` is at ``t * (W - 1)``. Here the box comes in picture pixels, and its normalised
+    coordinates are ``x * spatial_scale / (W - 1)`` and ``y * spatial_scale / (H - 1)``, so that its corners are at
+    ``x * spatial_scale`` and ``y * spatial_scale``, counted from the centre of the first cell: half a cell from where
+    the box is, as with RoIAlign not aligned. Each bin is one bilinear sample. The first is at one corner of the box
+    and the last at the other, with equal steps between; where there is one bin, its sample is in the middle. Samples
+    beyond the centres of the outer cells give 0.
 
     Examples
     --------
@@ -67,8 +68,9 @@ def roi(features, roi, op="roi_align", *, output_size, spatial_scale=1.0, sampli
     """
     if op not in OPERATORS:
         raise ValueError(f"op is {op!r}; expected one of {', '.join(map(repr, OPERATORS))}")
-    x = _features(features)
-    rois = _roi(roi, x)
+    x = checked_features(features)
+    with np.errstate(over="ignore"):  # what is too large for the type becomes infinite, which is refused below
+        rois = checked_roi(roi, x.dtype, len(x))
     if op == "roi_align":
         *checked, ratio, aligned = checked_arguments(op, x, rois, output_size, spatial_scale, sampling_ratio, aligned)
     else:
@@ -85,31 +87,6 @@ def roi(features, roi, op="roi_align", *, output_size, spatial_scale=1.0, sampli
             for axis in (0, 1)
         ]
         return RoITrace(op, x[int(rois[0, 0])], rois[0], scale, size, ratio, aligned, *axes)
-
-
-def _features(features):
-    """Return the map as (N, C, H, W)."""
-    x = features.to("cpu").numpy() if isinstance(features, Tensor) else features
-    if not isinstance(x, np.ndarray):
-        raise TypeError(f"features is a {type(x).__name__}; expected a NumPy array or a Tensor")
-    if x.dtype.newbyteorder("=") not in (np.float32, np.float64):
-        raise TypeError(f"features has dtype {x.dtype}; expected float32 or float64")
-    if x.ndim not in (2, 3, 4) or 0 in x.shape:
-        raise ValueError(f"features has shape {x.shape}; expected (H, W), (C, H, W) or (N, C, H, W), none of them 0")
-    return x.reshape((1,) * (4 - x.ndim) + x.shape)
-
-
-def _roi(roi, x):
-    """Return the box as the kernels take it, (1, 5) in the type of the map."""
-    numbers = np.asarray(roi.array if isinstance(roi, Tensor) else roi)
-    if numbers.dtype.kind not in "fiu" or numbers.ndim != 1 or len(numbers) not in (4, 5):
-        raise ValueError(f"roi is {roi!r}; expected four numbers, x1, y1, x2, y2, or five: the picture's before them")
-    if len(numbers) == 4:
-        if len(x) > 1:
-            raise ValueError(f"roi is {roi!r}; expected five numbers, as features holds {len(x)} pictures")
-        numbers = np.concatenate([[0], numbers])
-    with np.errstate(over="ignore"):  # what is too large becomes infinite, which is refused
-        return numbers.astype(x.dtype)[None]
 
 
 def _axis(op, low, high, cells, bins, scale, ratio, aligned):

@@ -1,0 +1,163 @@
+"""The RoI operators side by side on one box."""
+
+from tinyseg.explain import roi_json
+from tinyseg.explain.roi_table import aligned_right, box_lines, number
+from tinyseg.explain.roi_trace import roi as trace_roi
+
+FORMAT = "tinyseg.explain.roi_compare"
+
+
+def roi_compare(features, roi, *, output_size, spatial_scale=1.0, sampling_ratio=-1):
+    """Trace what each RoI operator makes of one box: RoIPool, crop_and_resize, RoIAlign not aligned and aligned.
+
+    Parameters
+    ----------
+    features : array or Tensor, shape (H, W), (C, H, W) or (N, C, H, W)
+        The feature map; float32 and float64 stay what they are.
+    roi : array_like of 4 or 5 numbers
+        ``x1, y1, x2, y2`` of the box in picture pixels; a batch index before them where there are several pictures.
+    output_size : int or pair of int
+        Number of bins: vertical, horizontal.
+    spatial_scale : float
+        Feature cells per picture pixel.
+    sampling_ratio : int
+        Of RoIAlign: samples per bin and axis; 0 or less for as many as the bin has cells, rounded up.
+
+    Returns
+    -------
+    RoIComparison
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `roi`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from tinyseg import explain
+    >>> ramp = np.arange(25.0).reshape(5, 5)
+    >>> comparison = explain.roi_compare(ramp, (0, 0, 2, 2), output_size=1, sampling_ratio=2)
+    >>> [trace.output.item() for trace in comparison.traces]
+    [12.0, 6.0, 6.0, 3.125]
+    """
+    how = {"output_size": output_size, "spatial_scale": spatial_scale}
+    sampled = {**how, "sampling_ratio": sampling_ratio}
+    return RoIComparison([
+        trace_roi(features, roi, "roi_pool", **how),
+        trace_roi(features, roi, "crop_and_resize", **how),
+        trace_roi(features, roi, "roi_align", aligned=False, **sampled),
+        trace_roi(features, roi, "roi_align", aligned=True, **sampled),
+    ])  # fmt: skip
+
+
+class RoIComparison:
+    """Several operators on one box: what `tinyseg.explain.roi_compare` returns. ``print`` shows it as a table.
+
+    Parameters
+    ----------
+    traces : list of RoITrace
+        One for each operator.
+
+    Attributes
+    ----------
+    traces : list of RoITrace
+        One for each operator.
+    """
+
+    def __init__(self, traces):
+        self.traces = list(traces)
+
+    def figure(self, channel=0, bin=(0, 0)):
+        """Draw the operators side by side: the map with bins and samples of each, and its output below.
+
+        Parameters
+        ----------
+        channel : int
+            Whose values.
+        bin : (int, int) or None
+            Row and column of the bin that is marked, with the cells that count in it; None for none.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+            ``figure.savefig("rois.png")`` writes it; a notebook shows it.
+        """
+        from tinyseg.explain.roi_figure import draw
+
+        return draw(self.traces, *self.traces[0].chosen(channel, bin), beside=False)
+
+    def svg(self, channel=0, bin=(0, 0)):
+        """Return the text of `figure` as an SVG file.
+
+        Parameters
+        ----------
+        channel : int
+            Whose values.
+        bin : (int, int) or None
+            Which bin is marked.
+
+        Returns
+        -------
+        str
+        """
+        from tinyseg.explain.roi_figure import svg
+
+        return svg(self.figure(channel, bin), "; ".join(trace.title for trace in self.traces))
+
+    def html(self, channel=0):
+        """Return a page with all operators, that needs no network: point at a bin to see what it is made of.
+
+        Parameters
+        ----------
+        channel : int
+            Whose values.
+
+        Returns
+        -------
+        str
+        """
+        from tinyseg.explain.roi_page import page
+
+        return page(self.traces, self.traces[0].chosen(channel, None)[0])
+
+    def to_json(self, channel=None):
+        """Return the text of a JSON object: ``format``, ``version`` and ``traces``, as `RoITrace.to_json` writes them.
+
+        Parameters
+        ----------
+        channel : int, optional
+            Of one channel alone; of all without it.
+
+        Returns
+        -------
+        str
+            One line.
+        """
+        documents = [trace.document(channel) for trace in self.traces]
+        return roi_json.text({"format": FORMAT, "version": roi_json.VERSION, "traces": documents})
+
+    def table(self, channel=0):
+        """Return for each operator how it places the box and its bins, and all outputs.
+
+        Parameters
+        ----------
+        channel : int
+            Whose values.
+
+        Returns
+        -------
+        str
+        """
+        channel = self.traces[0].chosen(channel, None)[0]
+        lines = []
+        for trace in self.traces:
+            grid = aligned_right([[number(value) for value in row] for row in trace.output[channel]])
+            lines += [trace.title, *(f"  {line}" for line in box_lines(trace)), "  output"]
+            lines += [*(f"    {line}" for line in grid), ""]
+        return "\n".join([*lines, "print(comparison.traces[0]) shows every sample and cell of the first."])
+
+    def __str__(self):
+        return self.table()
+
+    __repr__ = __str__
