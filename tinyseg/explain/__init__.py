@@ -22,8 +22,8 @@ from tinyseg.explain.roi_compare import RoIComparison, roi_compare
 from tinyseg.explain.roi_drag import RoiDrag, RoiJump, roi_drag
 from tinyseg.explain.roi_report import RoITrace
 from tinyseg.explain.roi_trace import roi
-from tinyseg.explain.roofline import Measured, roofline
 from tinyseg.explain.roi_values import RoICell, RoISample
+from tinyseg.explain.roofline import Measured, roofline
 
 __all__ = [
     "Convention",
