@@ -1,6 +1,6 @@
 """``tinyseg explain``: what happens inside. One file per subject: ``explain_plan.py``, ..."""
 
-from tinyseg.cli import explain_detector, explain_plan
+from tinyseg.cli import explain_detector, explain_plan, explain_roi
 
 
 def add_parser(commands):
@@ -9,3 +9,4 @@ def add_parser(commands):
     subjects = parser.add_subparsers(title="subjects", metavar="SUBJECT", required=True)
     explain_plan.add_parser(subjects)
     explain_detector.add_parser(subjects)
+    explain_roi.add_parser(subjects)

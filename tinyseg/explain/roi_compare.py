@@ -1,13 +1,14 @@
 """The RoI operators side by side on one box."""
 
 from tinyseg.explain import roi_json
+from tinyseg.explain.roi_calls import TITLES, checked_ops
 from tinyseg.explain.roi_table import aligned_right, box_lines, number
 from tinyseg.explain.roi_trace import roi as trace_roi
 
 FORMAT = "tinyseg.explain.roi_compare"
 
 
-def roi_compare(features, roi, *, output_size, spatial_scale=1.0, sampling_ratio=-1):
+def roi_compare(features, roi, *, output_size, spatial_scale=1.0, sampling_ratio=-1, ops=tuple(TITLES)):
     """Trace what each RoI operator makes of one box: RoIPool, crop_and_resize, RoIAlign not aligned and aligned.
 
     Parameters
@@ -22,6 +23,8 @@ def roi_compare(features, roi, *, output_size, spatial_scale=1.0, sampling_ratio
         Feature cells per picture pixel.
     sampling_ratio : int
         Of RoIAlign: samples per bin and axis; 0 or less for as many as the bin has cells, rounded up.
+    ops : sequence of str
+        Some of ``"roi_pool"``, ``"crop_and_resize"``, ``"roi_align"`` (not aligned) and ``"roi_align_aligned"``.
 
     Returns
     -------
@@ -43,12 +46,14 @@ def roi_compare(features, roi, *, output_size, spatial_scale=1.0, sampling_ratio
     """
     how = {"output_size": output_size, "spatial_scale": spatial_scale}
     sampled = {**how, "sampling_ratio": sampling_ratio}
-    return RoIComparison([
-        trace_roi(features, roi, "roi_pool", **how),
-        trace_roi(features, roi, "crop_and_resize", **how),
-        trace_roi(features, roi, "roi_align", aligned=False, **sampled),
-        trace_roi(features, roi, "roi_align", aligned=True, **sampled),
-    ])  # fmt: skip
+    calls = {
+        "roi_pool": ("roi_pool", how),
+        "crop_and_resize": ("crop_and_resize", how),
+        "roi_align": ("roi_align", {**sampled, "aligned": False}),
+        "roi_align_aligned": ("roi_align", {**sampled, "aligned": True}),
+    }
+    chosen = [calls[op] for op in checked_ops(ops)]
+    return RoIComparison([trace_roi(features, roi, op, **options) for op, options in chosen])
 
 
 class RoIComparison:
@@ -155,7 +160,7 @@ class RoIComparison:
             grid = aligned_right([[number(value) for value in row] for row in trace.output[channel]])
             lines += [trace.title, *(f"  {line}" for line in box_lines(trace)), "  output"]
             lines += [*(f"    {line}" for line in grid), ""]
-        return "\n".join([*lines, "print(comparison.traces[0]) shows every sample and cell of the first."])
+        return "\n".join([*lines, "print(comparison.traces[0]) shows the cells and samples of the first."])
 
     def __str__(self):
         return self.table()
