@@ -21,6 +21,10 @@ from tinyseg.explain.plan_table import Plan, PlanRow
 from tinyseg.explain.roi_compare import RoIComparison, roi_compare
 from tinyseg.explain.roi_drag import RoiDrag, RoiJump, roi_drag
 from tinyseg.explain.roi_report import RoITrace
+from tinyseg.explain.roi_drag import RoIDrag, RoIJump, roi_drag
+from tinyseg.explain.roi_gradients import RoIGradient, RoIGradients, roi_gradients
+from tinyseg.explain.roi_orders import RoIOrders
+from tinyseg.explain.roi_report import RoICell, RoISample, RoITrace
 from tinyseg.explain.roi_trace import roi
 from tinyseg.explain.roi_values import RoICell, RoISample
 from tinyseg.explain.roofline import Measured, roofline
@@ -42,11 +46,14 @@ __all__ = [
     "Plan",
     "PlanRow",
     "RoICell",
+    "RoIDrag",
+    "RoIGradient",
+    "RoIGradients",
+    "RoIJump",
+    "RoIOrders",
     "RoISample",
     "RoIComparison",
     "RoITrace",
-    "RoiDrag",
-    "RoiJump",
     "conventions",
     "check_gradients",
     "cuda_trace",
@@ -56,5 +63,6 @@ __all__ = [
     "roi",
     "roi_compare",
     "roi_drag",
+    "roi_gradients",
     "roofline",
 ]

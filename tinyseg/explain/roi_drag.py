@@ -13,7 +13,7 @@ _HALVINGS = 12
 _HEADER = ("", "steps", "no change", "jumps", "largest jump", "largest slope per pixel", "per cell")
 
 
-class RoiJump(NamedTuple):
+class RoIJump(NamedTuple):
     """A place where the output of a RoI operator jumps while its box moves.
 
     Attributes
@@ -81,7 +81,7 @@ def roi_drag(
 
     Returns
     -------
-    RoiDrag
+    RoIDrag
         ``print`` shows it as a table, ``figure()`` draws it.
 
     Raises
@@ -123,7 +123,7 @@ def roi_drag(
         return pool(op, x, rois, output_size, spatial_scale, sampling_ratio)
 
     offsets = np.arange(count + 1) * float(step)
-    drag = RoiDrag(box[0], axis, offsets, float(spatial_scale), output_size)
+    drag = RoIDrag(box[0], axis, offsets, float(spatial_scale), output_size)
     # on the map, no sample changes faster than neighbouring cells differ
     steepest = float(np.abs(np.diff(x.astype(np.float64), axis=3 if axis == "x" else 2)).max(initial=0)) * spatial_scale
     eps = float(np.finfo(x.dtype).eps)
@@ -162,11 +162,11 @@ def _jumps(outputs_at, offsets, outputs, slope, noise):
         change = np.abs(after[i] - before[i])
         bins = change > slope * (high[i] - low[i]) + noise
         if keep[i] and bins.any():
-            jumps.append(RoiJump(float(high[i]), int(step[i]), float(change.max()), bins, before[i], after[i]))
+            jumps.append(RoIJump(float(high[i]), int(step[i]), float(change.max()), bins, before[i], after[i]))
     return jumps
 
 
-class RoiDrag:
+class RoIDrag:
     """What RoI operators make of a moving box: what `tinyseg.explain.roi_drag` returns. ``print`` shows it as a table.
 
     Parameters
@@ -192,7 +192,7 @@ class RoiDrag:
         By operator: the Euclidean norm of the change of all bins and channels since the start.
     speeds : dict of str to ndarray, shape (S,)
         By operator: the Euclidean norm of the derivative; NaN where a bin jumps.
-    jumps : dict of str to list of RoiJump
+    jumps : dict of str to list of RoIJump
         By operator, in the order of the way.
     """
 
@@ -214,7 +214,7 @@ class RoiDrag:
             Its name.
         outputs : ndarray, shape (S + 1, C, oH, oW)
             What it gives at each offset.
-        jumps : list of RoiJump
+        jumps : list of RoIJump
             Where that jumps.
         """
         wide = outputs.astype(np.float64)

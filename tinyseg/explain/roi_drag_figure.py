@@ -16,11 +16,11 @@ _JUMP = "#888888"
 
 
 def draw(drag, channel, bins):
-    """Draw a `RoiDrag`.
+    """Draw a `RoIDrag`.
 
     Parameters
     ----------
-    drag : RoiDrag
+    drag : RoIDrag
     channel : int
     bins : sequence of (int, int) or None
 
