@@ -24,7 +24,7 @@ class Memory(np.ndarray):
     def copy_to_host(self):
         return np.array(self)
 
-    def copy_to_device(self, values, stream=0):
+    def copy_to_device(self, values):
         self[...] = values
 
 
@@ -74,4 +74,5 @@ def traced():
         patch.setattr(optimizer_steps, "launch", launch)
         patch.setattr(array, "SIMULATED", True)  # memory has an address of the host's
         patch.setattr(array, "_leased", _memory)
+        patch.setattr(array, "copy_small", Memory.copy_to_device)
         yield traces
