@@ -19,12 +19,10 @@ from tinyseg.explain.maps import Mark, maps
 from tinyseg.explain.plan import plan
 from tinyseg.explain.plan_table import Plan, PlanRow
 from tinyseg.explain.roi_compare import RoIComparison, roi_compare
-from tinyseg.explain.roi_drag import RoiDrag, RoiJump, roi_drag
-from tinyseg.explain.roi_report import RoITrace
 from tinyseg.explain.roi_drag import RoIDrag, RoIJump, roi_drag
 from tinyseg.explain.roi_gradients import RoIGradient, RoIGradients, roi_gradients
 from tinyseg.explain.roi_orders import RoIOrders
-from tinyseg.explain.roi_report import RoICell, RoISample, RoITrace
+from tinyseg.explain.roi_report import RoITrace
 from tinyseg.explain.roi_trace import roi
 from tinyseg.explain.roi_values import RoICell, RoISample
 from tinyseg.explain.roofline import Measured, roofline
@@ -46,16 +44,16 @@ __all__ = [
     "Plan",
     "PlanRow",
     "RoICell",
+    "RoIComparison",
     "RoIDrag",
     "RoIGradient",
     "RoIGradients",
     "RoIJump",
     "RoIOrders",
     "RoISample",
-    "RoIComparison",
     "RoITrace",
-    "conventions",
     "check_gradients",
+    "conventions",
     "cuda_trace",
     "detector",
     "maps",
