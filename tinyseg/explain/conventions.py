@@ -200,7 +200,7 @@ def conventions(features=None, roi=(1, 1, 3, 3), *, output_size=2, spatial_scale
     >>> import tinyseg
     >>> table = tinyseg.explain.conventions()
     >>> for name in ("torchvision roi_align", "detectron2 ROIAlign", "TensorFlow crop_and_resize"):
-    ...     print(name, table[name].output.ravel().tolist())
+    ...     print(name, table[name].output.ravel().round(3).tolist())
     torchvision roi_align [9.0, 10.0, 14.0, 15.0]
     detectron2 ROIAlign [6.0, 7.0, 11.0, 12.0]
     TensorFlow crop_and_resize [4.8, 6.4, 12.8, 14.4]
