@@ -13,11 +13,13 @@ from tinyseg.explain.detector import detector
 from tinyseg.explain.detector_lost import LostObject
 from tinyseg.explain.detector_stages import DetectorStage
 from tinyseg.explain.detector_xray import DetectorXRay
+from tinyseg.explain.feature_maps import FeatureMapRow, FeatureMaps, feature_maps
 from tinyseg.explain.gradient_check import check_gradients
 from tinyseg.explain.gradient_report import GradientReport, GradientRow
 from tinyseg.explain.maps import Mark, maps
 from tinyseg.explain.plan import plan
 from tinyseg.explain.plan_table import Plan, PlanRow
+from tinyseg.explain.receptive_field import ReceptiveField, receptive_field
 from tinyseg.explain.roi_compare import RoIComparison, roi_compare
 from tinyseg.explain.roi_drag import RoIDrag, RoIJump, roi_drag
 from tinyseg.explain.roi_gradients import RoIGradient, RoIGradients, roi_gradients
@@ -28,6 +30,9 @@ from tinyseg.explain.roi_values import RoICell, RoISample
 from tinyseg.explain.roofline import Measured, roofline
 
 __all__ = [
+    "ReceptiveField",
+    "feature_maps",
+    "receptive_field",
     "Convention",
     "Conventions",
     "CudaAccess",
@@ -36,6 +41,8 @@ __all__ = [
     "CudaTraceRow",
     "DetectorStage",
     "DetectorXRay",
+    "FeatureMapRow",
+    "FeatureMaps",
     "GradientReport",
     "GradientRow",
     "LostObject",
