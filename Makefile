@@ -10,7 +10,7 @@ BIN = $(VENV)/bin
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint docs accept bench-gpu clean
+.PHONY: help demo test lint notebooks docs accept bench-gpu clean
 
 help:            ## list these targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 12
@@ -25,6 +25,9 @@ lint: $(VENV)/dev.stamp    ## ruff, its formatter and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+notebooks: $(VENV)/test.stamp ## make notebooks/*.ipynb anew from their sources, notebooks/*.py
+	$(BIN)/python -m notebooks sync
 
 docs: $(VENV)/docs.stamp   ## the API reference, in docs/_build/html
 	$(BIN)/python -m sphinx -W -q -b html docs docs/_build/html

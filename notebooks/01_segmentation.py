@@ -1,12 +1,30 @@
 # %% [markdown]
 # # What goes in and what comes out
 # Segmentation says for every pixel of a picture what it shows.
+#
+# **You will be able to**
+# - say what goes into a network for segmentation and what comes out, as arrays;
+# - tell classes from objects;
+# - work out Dice and IoU, the measures of overlap, by hand.
+#
+# It takes about 20 minutes. You need to have read nothing before.
 
 # %%
 # %matplotlib inline
 import tinyseg
 
 tinyseg.manual_seed(0)
+
+# %% [markdown]
+# **Predict.** A made-up picture of cells is 64 pixels high and wide, and grey. What is the shape of its array?
+
+# %%
+sample = tinyseg.data.cells(64, seed=1)
+assert sample.picture.shape == (1, 64, 64)
+sample.picture.shape
+
+# %% [markdown]
+# There is one channel, and channels come first.
 
 # %% [markdown]
 # ## Questions

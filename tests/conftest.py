@@ -16,7 +16,7 @@ if numba_config.ENABLE_CUDASIM:
 
 
 def pytest_collection_modifyitems(config, items):
-    for mark, works in (("torch", _torch_works), ("torchvision", _torchvision_works), ("cuda", _cuda_works)):
+    for mark, works in WORKS.items():
         live = [item for item in items if item.get_closest_marker(mark)]
         if live and not works():
             config.hook.pytest_deselected(items=live)
@@ -28,6 +28,11 @@ def _cuda_works():
     from kernels import cuda
 
     return cuda.is_available()
+
+
+def _notebooks_work():
+    """Whether there is what runs a notebook."""
+    return all(importlib.util.find_spec(name) is not None for name in ("nbclient", "ipykernel"))
 
 
 def _torch_works():
@@ -49,6 +54,14 @@ def _torchvision_works():
         except (ImportError, RuntimeError, AttributeError):
             return False
     return True
+
+
+WORKS = {
+    "torch": _torch_works,
+    "torchvision": _torchvision_works,
+    "cuda": _cuda_works,
+    "notebooks": _notebooks_work,
+}
 
 
 @pytest.fixture

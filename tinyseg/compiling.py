@@ -5,6 +5,8 @@ import time
 
 #: Seconds of compiling after which a person wonders what is going on.
 PATIENCE = 1.0
+#: What they are told.
+LINE = "tinyseg: compiling kernels for their first use here, up to half a minute; they are kept on disk\n"
 
 
 class Announcer:
@@ -36,18 +38,20 @@ class Announcer:
         self._total += self._clock() - self._start
         if self._total >= PATIENCE:
             self._said = True
-            self._write(
-                "tinyseg: compiling kernels for their first use here, up to half a minute; they are kept on disk\n"
-            )
+            self._write(LINE)
 
 
 def announce():
     """Tell the person in front of it, at a terminal or in a notebook, when compiling takes more than a second."""
-    if not (sys.stderr.isatty() or "ipykernel" in sys.modules):
+    in_notebook = "ipykernel" in sys.modules
+    if not (sys.stderr.isatty() or in_notebook):
         return
     from numba.core import event
 
-    announcer = Announcer(lambda line: print(line, end="", file=sys.stderr, flush=True))
+    def write(line):  # a notebook shows the error stream in the colour of alarm
+        print(line, end="", file=sys.stdout if in_notebook else sys.stderr, flush=True)
+
+    announcer = Announcer(write)
 
     class Listener(event.Listener):
         def on_start(self, event):
