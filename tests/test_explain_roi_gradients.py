@@ -93,7 +93,6 @@ def test_additions_of_roi_pool_are_its_maxima(rng):
     assert found.additions.max() > 1
 
 
-@pytest.mark.cuda
 @pytest.mark.parametrize("op", OPS)
 def test_atomic_operations_are_those_of_the_kernel(rng, op):
     # counted by running the kernel's threads one by one; of 5 channels it takes four together
