@@ -42,7 +42,6 @@ def _excuses(case, why, **accesses):
 
 _ROW = "a thread goes along a row; what a sector holds beside its number it reads next, from the cache"
 _OWN = "a thread writes its neighbouring columns one after the other; the second-level cache puts sectors together"
-_WEIGHTS = "weights are packed once a call, and few against the maps; sectors are read again from the cache"
 _WINDOWS = "windows side by side begin a stride apart; the others of their pixels come from the same sectors"
 _BINS = "where boxes lie decides what is read; bins side by side lie a bin apart"
 _FIVE = "a RoI is five numbers, of which the picture's is one"
@@ -86,10 +85,6 @@ EXCUSES = [
     *_excuses(
         "conv2d-point", _OWN,
         implicit_gemm__gather_small=[("y", "y[np.uint64(at + m * stride)] = total[")],
-    ),
-    *_excuses("conv2d-point", _WEIGHTS, implicit_gemm__pack_kernel=[("weight", "weight[((group * M + m) * C + c)")]),
-    *_excuses(
-        "conv_transpose2d-phases", _WEIGHTS, implicit_gemm__pack_kernel=[("weight", "weight[((group * C + c) * M + m)")]
     ),
     *_excuses(
         "conv_transpose2d-phases", _OWN, weight_gradient__weight_gradient_small=[("dweight", "y[np.uint64(at + m * ")]
@@ -162,6 +157,8 @@ def _large():
         yield case("batch_norm", name, normal(x=shape, **statistics), training=True)
     yield case("concat", "narrow", _narrow, axis=1)
     yield case("conv2d", "point", normal(x=(1, 8, 8, 8), weight=(32, 8, 1, 1), bias=(32,)))
+    yield case("conv2d", "taps", normal(x=(1, 12, 4, 4), weight=(40, 12, 3, 3), bias=None))
+    yield case("conv_transpose2d", "taps", normal(x=(1, 12, 3, 3), weight=(12, 40, 3, 3), bias=None))
     yield case("conv_transpose2d", "phases", normal(x=(1, 4, 8, 8), weight=(4, 16, 2, 2), bias=(16,)), stride=2)
     yield case("linear", "one_tile", normal(x=(32, 32), weight=(64, 32), bias=(64,)))
     yield case("max_pool2d", "halves", normal(x=(1, 2, 32, 32)), kernel_size=2)

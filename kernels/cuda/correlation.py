@@ -11,7 +11,8 @@ from kernels.cuda.array import DeviceArray, empty
 from kernels.cuda.device import tile
 from kernels.cuda.direct_convolution import direct_kernel
 from kernels.cuda.gemm import DEPTH, cut, finish, tile_of
-from kernels.cuda.implicit_gemm import GATHER, PACKING_THREADS, Plan, pack_kernel
+from kernels.cuda.implicit_gemm import GATHER, Plan
+from kernels.cuda.packing import packed_weights
 
 #: Output channels of a group up to which threads work for themselves, and values of the output that keep a GPU busy.
 _FEW_CHANNELS, _MANY_VALUES = tile(4, 1), tile(2**15, 1)
@@ -131,14 +132,9 @@ def _run(x, weight, bias, g, source, target, axes, rows, channels, ending, *, tr
         direct_kernel.over_rows(planes, pixels, y.raw, *arrays, planes, pixels, int(transposed), scaled, plan)
         return y
     shape = tile_of(cuts.size, x.dtype)
-    width = cuts.rows * shape.rows
-    packed = empty((g.groups * chunks * taps * DEPTH, width), x.dtype)
-    if packed.size:
-        pack_kernel.run(
-            min(packed.shape[0], 2**16), PACKING_THREADS,
-            packed.raw, weight.raw, _or(ending.scale, weight), packed.shape[0], width, rows, channels, taps,
-            int(transposed), int(ending.scale is not None),
-        )  # fmt: skip
+    packed = packed_weights(
+        weight, ending.scale, g.groups, rows, channels, cuts.rows * shape.rows, transposed=transposed
+    )
     parts = y if cuts.splits == 1 else empty((cuts.splits, *y.shape), y.dtype)
     blocks = cuts.rows * cuts.cols * cuts.splits * g.groups * phases
     arrays = parts.raw, x.raw, packed.raw, _or(bias, packed), _or(ending.residual, packed)

@@ -11,7 +11,7 @@ collects from the source pixels ``oy`` with ``iy = oy * stride - padding + ky * 
 every second cell of the kernel has one. Pixels that differ by a multiple of the stride use the same cells: they are a
 *phase*, and each phase is a convolution of its own with stride 1 and part of the kernel. All run in one launch.
 
-Before, `pack_kernel` copies the weights into the order in which tiles read them, filled up with zeros to whole tiles.
+Before, ``packing`` copies the weights into the order in which tiles read them, filled up with zeros to whole tiles.
 """
 
 from typing import NamedTuple
@@ -19,11 +19,8 @@ from typing import NamedTuple
 import numpy as np
 from numba.types import NamedUniTuple, int64
 
-from kernels.cuda.device import SIMULATED, cuda, kernel, tile, typed_kernel
+from kernels.cuda.device import SIMULATED, cuda, typed_kernel
 from kernels.cuda.gemm import DEPTH, SIZES, core, inlined, split_of, tile_of
-
-#: Threads that copy a row of weights.
-PACKING_THREADS = tile(128, 4)
 
 
 class Plan(NamedTuple):
@@ -67,30 +64,6 @@ class Plan(NamedTuple):
     has_bias: int
     has_residual: int
     relu: int
-
-
-@kernel(lambda T: (*(T[::1],) * 3, int64, int64, int64, int64, int64, int64, int64), threads=PACKING_THREADS)
-def pack_kernel(packed, weight, scale, rows, width, M, C, taps, transposed, scaled):
-    """Copy weights to [group][chunk of channels][tap][channel of the chunk][m]; a block takes a row of m at a time.
-
-    Where they are ``scaled``, those of each output channel are multiplied by its scale.
-    """
-    chunks = (C + DEPTH - 1) // DEPTH
-    for row in range(cuda.blockIdx.x, rows, cuda.gridDim.x):
-        rest = row // DEPTH
-        tap = rest % taps
-        rest //= taps
-        c, group = rest % chunks * DEPTH + row % DEPTH, rest // chunks
-        for m in range(cuda.threadIdx.x, width, cuda.blockDim.x):
-            value = packed.dtype.type(0)
-            if m < M and c < C:
-                if transposed:
-                    value = weight[((group * C + c) * M + m) * taps + tap]
-                else:
-                    value = weight[((group * M + m) * C + c) * taps + tap]
-                if scaled:
-                    value *= scale[group * M + m]
-            packed[row * width + m] = value
 
 
 @inlined
