@@ -35,7 +35,9 @@ TYPES = ("float32", "float64")
 #: Registers by which other versions of the compilers may differ from the stored ones.
 MARGIN = 8
 #: Files whose kernels keep everything in registers and shared memory, by how their names begin.
-NO_LOCAL_MEMORY = ("conv", "correlation", "direct_conv", "gemm", "implicit_gemm", "roi", "rung", "weight_gradient")
+NO_LOCAL_MEMORY = (
+    *("conv", "correlation", "direct_conv", "gemm", "implicit_gemm", "packing", "roi", "rung", "weight_gradient"),
+)
 
 _INSTALL = "install it by: pip install 'tinyseg[cuda-check]'"
 #: Distributions that may hold the assembler.

@@ -41,25 +41,17 @@ def _excuses(case, why, **accesses):
 
 
 _ROW = "a thread goes along a row; what a sector holds beside its number it reads next, from the cache"
-_OWN = "a thread writes its neighbouring columns one after the other; the second-level cache puts sectors together"
+_OWN = (
+    "a thread writes its neighbouring columns one after the other, once for a whole sum of products, and the second-"
+    "level cache puts sectors together; to turn tiles in shared memory would take registers from the sums"
+)
 _WINDOWS = "windows side by side begin a stride apart; the others of their pixels come from the same sectors"
 _BINS = "where boxes lie decides what is read; bins side by side lie a bin apart"
 _FIVE = "a RoI is five numbers, of which the picture's is one"
 
 EXCUSES = [
     *_excuses(
-        "softmax-rows", _ROW,
-        softmax__softmax_kernel=[
-            ("x", "largest = x[start]"), ("x", "if x[k] > largest:"), ("x", "total += T(math.exp(x[k] - largest))"),
-            ("x", "y[k] = T(math.exp(x[k] - largest)) / total"), ("y", "y[k] = T(math.exp(x[k] - largest)) / total"),
-        ],
-        softmax__softmax_gradient_kernel=[
-            ("dy", "total += dy[k] * y[k]"), ("y", "total += dy[k] * y[k]"), ("dx", "dx[k] = y[k] * (dy[k] - total)"),
-            ("dy", "dx[k] = y[k] * (dy[k] - total)"), ("y", "dx[k] = y[k] * (dy[k] - total)"),
-        ],
-    ),
-    *_excuses(
-        "cross_entropy-rows", _ROW,
+        "cross_entropy-rows", "a classifier's scores, a few hundred rows: " + _ROW,
         cross_entropy__cross_entropy_sum_kernel=[
             ("x", "largest = x[start]"), ("x", "if x[k] > largest:"), ("x", "largest = x[k]"), ("x", "score = x[k]"),
         ],

@@ -48,11 +48,11 @@ def _rows():
         for per_sample in (False, True):
             make = loss_inputs((reduction.PARTS + 2, 3, 5))
             yield case("dice", f"samples_{per_sample}_{how}", make, per_sample=per_sample, reduction=how)
-    for classes in (softmax._MANY - 1, softmax._MANY, softmax._MANY + 1, 3 * softmax._MANY + 2):
+    for classes in (1, 2, 3, softmax._THREADS, softmax._THREADS + 1, 3 * softmax._THREADS + 2):
         yield case("softmax", f"rows_of_{classes}", normal(x=(softmax._BLOCKS % 1000 + 2, classes)))
     row = (1, slice(None))
     many = {"x": [((0, 3), nan), ((2, 1), inf), ((3, 0), -inf), (row, -inf)]}
-    yield case("softmax", "rows_special", filled(normal(x=(5, softmax._MANY + 1)), **many))
+    yield case("softmax", "rows_special", filled(normal(x=(5, softmax._THREADS + 1)), **many))
     for a, b in (
         ((2, 1, 3, 1, 2, 1, 3, 1), (1, 2, 1, 2, 1, 3, 1, 2)),  # more kinds of axes than a kernel takes
         ((1, 2, 1, 2, 1, 2, 1, 2, 1), (2, 1, 2, 1, 2, 1, 2, 1, 2)),

@@ -8,7 +8,7 @@ What a weight is multiplied by is applied on the way, and tiles are filled up wi
 from numba.types import int64, uint32
 
 from kernels.cuda.array import empty
-from kernels.cuda.device import cuda, tile, typed_kernel
+from kernels.cuda.device import cuda, device_function, tile, typed_kernel
 from kernels.cuda.gemm import DEPTH
 
 #: Edge of a tile, and threads of a block.
@@ -51,8 +51,12 @@ def packed_weights(weight, scale, groups, rows, channels, width, *, transposed):
 
 @typed_kernel(lambda T: (T[::1], T[::1], T[::1], *(int64,) * 9), threads=_THREADS)
 def _pack_kernel(T):
-    # one more than a row: threads that read one below the other hit different banks
     MEMORY = _EDGE * (_EDGE + 1)
+
+    @device_function
+    def place(i, here):
+        """Return where weight number ``i`` lies, so that those of one tap, ``here`` apart, are in different banks."""
+        return i if here & uint32(1) else i + (i >> uint32(5))
 
     def pack_kernel(packed, weight, scale, tiles, cols, width, M, C, padded, taps, transposed, scaled):
         # a piece is what has its taps side by side for each m: a group, or if transposed a channel of a group
@@ -62,7 +66,6 @@ def _pack_kernel(T):
             first_m, rest = number % down * _EDGE, number // down
             first, piece = rest % across * _EDGE, rest // across
             here = uint32(min(int64(_EDGE), cols - first))
-            pitch = here | uint32(1)
             group, c = (piece // padded, piece % padded) if transposed else (piece, int64(0))
             for i in range(cuda.threadIdx.x, _EDGE * here, _THREADS):
                 m = uint32(i) // here
@@ -72,7 +75,7 @@ def _pack_kernel(T):
                     start, end = ((group * C + c) * M + first_m + m) * taps, taps if c < C else int64(0)
                 else:
                     start = (group * M + first_m + m) * end
-                turned[m * pitch + col] = weight[start + at] if first_m + m < M and at < end else T(0)
+                turned[place(uint32(i), here)] = weight[start + at] if first_m + m < M and at < end else T(0)
             cuda.syncthreads()
             for i in range(cuda.threadIdx.x, _EDGE * here, _THREADS):
                 col, m = i // _EDGE, i % _EDGE
@@ -80,7 +83,7 @@ def _pack_kernel(T):
                 channel, tap = (c, at) if transposed else (at // taps, at % taps)
                 row = ((group * (padded // DEPTH) + channel // DEPTH) * taps + tap) * DEPTH + channel % DEPTH
                 if first_m + m < width:
-                    value = turned[m * pitch + col]
+                    value = turned[place(uint32(m * here + col), here)]
                     if scaled and first_m + m < M:
                         value *= scale[group * M + first_m + m]
                     packed[row * width + first_m + m] = value

@@ -2,10 +2,10 @@
 
 An array is (before, classes, after), for the axes before and after that of the classes. Two ways to share the work:
 
-- where neighbouring positions lie side by side, or classes are few, a thread takes one position: it goes through the
-  classes for the largest score, for the sum and for the quotients, and its neighbours read beside it;
-- where the classes of a position lie side by side and are many, a block takes one position: its threads go through the
-  classes together, and find the largest score and the sum in pairs, in shared memory.
+- where neighbouring positions lie side by side, a thread takes one position: it goes through the classes for the
+  largest score, for the sum and for the quotients, and its neighbours read beside it;
+- where the classes of a position lie side by side, as many threads as it has classes, up to a whole block, take one
+  position: they go through the classes together, and find the largest score and the sum in pairs, in shared memory.
 
 NaN in one of the scores makes the sum NaN, and so all quotients; it never wins as the largest score.
 """
@@ -18,8 +18,8 @@ from kernels import checks
 from kernels.cuda.array import empty, on_device
 from kernels.cuda.device import cuda, device_function, tile, typed_kernel
 
-#: Classes from which a block takes one position where they lie side by side; its threads; blocks at most.
-_MANY, _THREADS, _BLOCKS = tile(64, 16), tile(128, 4), tile(65536, 3)
+#: Threads of a block that takes positions whose classes lie side by side; blocks at most.
+_THREADS, _BLOCKS = tile(128, 4), tile(65536, 3)
 
 
 def softmax_forward(x, axis=1):
@@ -96,8 +96,10 @@ def _launch(of_positions, of_rows, shape, *arrays):
     before, classes, after = shape
     if not before * classes * after:
         return
-    if after == 1 and classes >= _MANY:
-        of_rows.run(min(before, _BLOCKS), _THREADS, *arrays, classes, before)
+    if after == 1:
+        across = min(_THREADS, 1 << (classes - 1).bit_length())  # halves of it are added up
+        down = _THREADS // across
+        of_rows.run(min(-(-before // down), _BLOCKS), (across, down), *arrays, classes, before)
     else:
         of_positions.over(before * after, *arrays, classes, after, before * after)
 
@@ -137,21 +139,21 @@ def _softmax_gradient_kernel(T):
 
 
 def _over_row(T, together):
-    """Return a function that combines a value of each thread of a block; all of them must call it."""
+    """Return a function that combines a value of each thread of a row of a block; all of the block must call it."""
 
     @device_function
     def over_row(value):
         values = cuda.shared.array(_THREADS, T)
-        thread = cuda.threadIdx.x
-        values[thread] = value
+        lane, start = cuda.threadIdx.x, cuda.threadIdx.y * cuda.blockDim.x
+        values[start + lane] = value
         cuda.syncthreads()
-        half = _THREADS // 2
+        half = cuda.blockDim.x // 2
         while half > 0:
-            if thread < half:
-                values[thread] = together(values[thread], values[thread + half])
+            if lane < half:
+                values[start + lane] = together(values[start + lane], values[start + lane + half])
             cuda.syncthreads()
             half //= 2
-        result = values[0]
+        result = values[start]
         cuda.syncthreads()  # the next call may only now overwrite it
         return result
 
@@ -173,17 +175,19 @@ def _softmax_rows_kernel(T):
     over_row_largest, over_row_sum = _over_row(T, _larger), _over_row(T, _plus)
 
     def softmax_rows_kernel(y, x, classes, rows):
-        for row in range(cuda.blockIdx.x, rows, cuda.gridDim.x):
-            start, stop = row * classes, (row + 1) * classes
+        for first in range(cuda.blockIdx.x * cuda.blockDim.y, rows, cuda.gridDim.x * cuda.blockDim.y):
+            # behind the last row there is nothing, but threads come along: all of a block wait for each other
+            start = min(first + cuda.threadIdx.y, rows) * classes
+            stop = min(start + classes, rows * classes)
             largest = T(-math.inf)
-            for k in range(start + cuda.threadIdx.x, stop, _THREADS):
+            for k in range(start + cuda.threadIdx.x, stop, cuda.blockDim.x):
                 largest = _larger(largest, x[k])
             largest = over_row_largest(largest)
             total = T(0)
-            for k in range(start + cuda.threadIdx.x, stop, _THREADS):
+            for k in range(start + cuda.threadIdx.x, stop, cuda.blockDim.x):
                 total += T(math.exp(x[k] - largest))
             total = over_row_sum(total)
-            for k in range(start + cuda.threadIdx.x, stop, _THREADS):
+            for k in range(start + cuda.threadIdx.x, stop, cuda.blockDim.x):
                 y[k] = T(math.exp(x[k] - largest)) / total
 
     return softmax_rows_kernel
@@ -194,13 +198,15 @@ def _softmax_rows_gradient_kernel(T):
     over_row_sum = _over_row(T, _plus)
 
     def softmax_rows_gradient_kernel(dx, dy, y, classes, rows):
-        for row in range(cuda.blockIdx.x, rows, cuda.gridDim.x):
-            start, stop = row * classes, (row + 1) * classes
+        for first in range(cuda.blockIdx.x * cuda.blockDim.y, rows, cuda.gridDim.x * cuda.blockDim.y):
+            # behind the last row there is nothing, but threads come along: all of a block wait for each other
+            start = min(first + cuda.threadIdx.y, rows) * classes
+            stop = min(start + classes, rows * classes)
             total = T(0)
-            for k in range(start + cuda.threadIdx.x, stop, _THREADS):
+            for k in range(start + cuda.threadIdx.x, stop, cuda.blockDim.x):
                 total += dy[k] * y[k]
             total = over_row_sum(total)
-            for k in range(start + cuda.threadIdx.x, stop, _THREADS):
+            for k in range(start + cuda.threadIdx.x, stop, cuda.blockDim.x):
                 dx[k] = y[k] * (dy[k] - total)
 
     return softmax_rows_gradient_kernel
