@@ -5,7 +5,7 @@ import numpy as np
 from tinyseg.colours import OKABE_ITO
 from tinyseg.explain.roi_calls import TITLES
 
-_BIN_COLOURS = ("blue", "vermilion", "bluish green", "reddish purple", "orange", "sky blue", "yellow")
+_BIN_COLOURS = ("blue", "vermilion", "bluish green", "reddish purple", "orange", "sky blue", "#333333")
 _OP_LOOKS = {
     "roi_pool": ("vermilion", "-"),
     "crop_and_resize": ("reddish purple", ":"),
@@ -81,12 +81,12 @@ def _chosen(bins, rows, columns, axis):
 
 
 def _colour(name):
-    return tuple(part / 255 for part in OKABE_ITO[name])
+    return "#{:02x}{:02x}{:02x}".format(*OKABE_ITO[name]) if name in OKABE_ITO else name
 
 
 def _width(i, bins):
     """Return the width of a bin's line: later ones are thinner, and leave those seen that they lie on."""
-    return 1.4 + 0.9 * (len(bins) - 1 - i)
+    return 1.4 + 2.4 * (len(bins) - 1 - i) / max(len(bins) - 1, 1)
 
 
 def _mark_jumps(axes, drag, op):

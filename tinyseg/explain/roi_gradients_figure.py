@@ -6,8 +6,8 @@ from tinyseg.colours import OKABE_ITO
 from tinyseg.explain.roi_calls import TITLES
 
 _BOX = "#{:02x}{:02x}{:02x}".format(*OKABE_ITO["vermilion"])
-#: More boxes than this are not drawn, more cells along an axis have no numbers in them.
-_MOST_BOXES, _MOST_NUMBERED = 12, 9
+_MOST_BOXES = 12  # more are not drawn
+_SMALLEST_TEXT, _POINTS = 5, 72  # points, and points in an inch
 #: Counts beyond this have colours by their logarithm.
 _LARGE_COUNT = 50
 
@@ -26,11 +26,12 @@ def draw(found, picture, channel):
     matplotlib.figure.Figure
     """
     from matplotlib.figure import Figure  # not pyplot: no window, no global state
+    from matplotlib.ticker import MaxNLocator
 
     ops = list(found.ops)
     rows = _rows(found, picture, channel)
     height, width = found.features.shape[2:]
-    side = max(2.9, 8.4 / len(ops))
+    side = min(max(2.9, 8.4 / len(ops)), 4.2)
     size = (side * len(ops) + 1.0, len(rows) * (0.9 * side * min(max(height / width, 0.4), 1.6) + 0.6) + 0.8)
     figure = Figure(figsize=size, dpi=100, layout="constrained")
     panels = figure.subplots(len(rows), len(ops), squeeze=False)
@@ -39,12 +40,13 @@ def draw(found, picture, channel):
         for axes, op, values, caption in zip(line, ops, maps, captions, strict=True):
             image = axes.imshow(np.ma.masked_equal(values, 0), colours, norm=scale)
             _outline(axes, found, picture)
-            _write_numbers(axes, values, image)
+            _write_numbers(axes, values, image, 0.85 * side * _POINTS / width)
             axes.set_title(f"{TITLES[op]}\n{caption}", fontsize=9)
             axes.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5), facecolor="#f2f2f2")
             axes.tick_params(labelsize=7)
         line[0].set_ylabel("row of cells", fontsize=8)
-        bar = figure.colorbar(image, ax=list(line), fraction=0.04, pad=0.01)
+        whole = MaxNLocator(integer=True) if maps[0].dtype.kind == "i" and scale.vmax <= _LARGE_COUNT else None
+        bar = figure.colorbar(image, ax=list(line), fraction=0.04, pad=0.01, ticks=whole)
         bar.set_label(name, fontsize=9)
         bar.ax.tick_params(labelsize=8)
     for axes in panels[-1]:
@@ -105,13 +107,17 @@ def _outline(axes, found, picture):
             axes.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=_BOX, linewidth=1.6))
 
 
-def _write_numbers(axes, values, image):
-    """Write values into cells, where cells are few."""
-    if max(values.shape) > _MOST_NUMBERED:
+def _write_numbers(axes, values, image, room):
+    """Write values into cells that have so much room, in points, where that is enough."""
+    texts = {place: _number(value) for place, value in np.ndenumerate(values) if value}
+    size = min(8.0, room / (0.64 * max(map(len, texts.values()), default=1)))
+    if size < _SMALLEST_TEXT:
         return
-    for (row, column), value in np.ndenumerate(values):
-        if value:
-            red, green, blue, _ = image.to_rgba(value)
-            dark = 0.3 * red + 0.6 * green + 0.1 * blue < 0.5
-            text = f"{value:.2g}" if value != round(value) else str(round(value))
-            axes.text(column, row, text, ha="center", va="center", fontsize=7, color="white" if dark else "black")
+    for (row, column), text in texts.items():
+        red, green, blue, _ = image.to_rgba(values[row, column])
+        dark = 0.3 * red + 0.6 * green + 0.1 * blue < 0.5
+        axes.text(column, row, text, ha="center", va="center", fontsize=size, color="white" if dark else "black")
+
+
+def _number(value):
+    return str(round(value)) if value == round(value) else f"{value:.2g}"
