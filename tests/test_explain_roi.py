@@ -5,17 +5,13 @@ import math
 
 import numpy as np
 import pytest
+from random_rois import MODES
 
 import kernels
 from tinyseg import Tensor, explain
 
 BOTH = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
 LOWEST = -3.4028234663852886e38
-#: RoIPool, and RoIAlign in all its modes.
-RATIOS = (-1, 0, 1, 2, 3)
-MODES = [("roi_pool", {})] + [
-    ("roi_align", {"sampling_ratio": ratio, "aligned": aligned}) for aligned in (False, True) for ratio in RATIOS
-]
 
 
 def ramp(dtype=np.float64):

@@ -213,17 +213,18 @@ class _Samples(NamedTuple):
 def crop_axis(low, high, size, bins, spatial_scale):
     """Return the samples of crop_and_resize, one a bin, between two corners on an axis of ``size`` cells."""
     T = type(low)
-    low, high = low * spatial_scale, high * spatial_scale
+    last = T(size - 1)
+    low, high = low * spatial_scale / T(size), high * spatial_scale / T(size)  # 1 is the far edge of the picture
     if bins > 1:
-        step = (high - low) / T(bins - 1)
-        place = low + np.arange(bins).astype(T) * step
+        step = (high - low) * last / T(bins - 1)
+        place = low * last + np.arange(bins).astype(T) * step
     else:
-        step = high - low
-        place = np.array([T(0.5) * (low + high)])
-    on_map = (place >= 0) & (place <= size - 1)
+        step = (high - low) * last
+        place = np.array([T(0.5) * (low + high) * last])
+    on_map = (place >= 0) & (place <= last)
     held = np.where(on_map, place, T(0))
     cell = np.floor(held)
     around = _around(on_map, cell.astype(np.int64), np.ceil(held).astype(np.int64), held - cell)
     one = np.ones(bins, np.int64)
     entries = (0 * one, one, place, on_map, *around)
-    return SampleAxis(low, high - low, step, 1, None, *(entry[:, None] for entry in entries))
+    return SampleAxis(low * last, (high - low) * last, step, 1, None, *(entry[:, None] for entry in entries))

@@ -106,7 +106,11 @@ def box_lines(trace):
         made = f"a bin {number(rows.bin_size)} x {number(columns.bin_size)}; {rows.grid} x {columns.grid} samples each"
         made += f" ({each})"
     else:
-        steps.append(("corners", trace.scaled, f"of samples; {_CENTRES}"))
+        _, height, width = trace.features.shape
+        how = (
+            f"/ {width} * {width - 1} (y: / {height} * {height - 1})" if width != height else f"/ {width} * {width - 1}"
+        )
+        steps.append(("corners", trace.box, f"{how}, where the outer samples are; {_CENTRES}"))
         how = f"{number(rows.size)} x {number(columns.size)} cells"
         made = "one sample a bin, "
         made += f"{number(rows.bin_size)} (down) and {number(columns.bin_size)} (across) from one to the next"

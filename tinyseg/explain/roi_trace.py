@@ -47,13 +47,12 @@ def roi(features, roi, op="roi_align", *, output_size, spatial_scale=1.0, sampli
     ``"roi_pool"`` and ``"roi_align"`` are torchvision's: Girshick, arXiv:1504.08083; He et al., arXiv:1703.06870.
 
     ``"crop_and_resize"`` follows ``tf.image.crop_and_resize`` with ``method="bilinear"`` and
-    ``extrapolation_value=0``. It takes normalised boxes, and puts 0 at the centre of the first cell and 1 at that of
-    the last: a coordinate of ``t`` is at ``t * (W - 1)``. Here the box comes in picture pixels, and its normalised
-    coordinates are ``x * spatial_scale / (W - 1)`` and ``y * spatial_scale / (H - 1)``, so that its corners are at
-    ``x * spatial_scale`` and ``y * spatial_scale``, counted from the centre of the first cell: half a cell from where
-    the box is, as with RoIAlign not aligned. Each bin is one bilinear sample. The first is at one corner of the box
-    and the last at the other, with equal steps between; where there is one bin, its sample is in the middle. Samples
-    beyond the centres of the outer cells give 0.
+    ``extrapolation_value=0``, which takes normalised boxes. As in TensorFlow's detectors the box is divided by the size
+    of the picture, which is ``W / spatial_scale`` by ``H / spatial_scale`` pixels: 0 is its left or upper edge and 1 the
+    right or lower one. TensorFlow multiplies by ``W - 1`` and ``H - 1``, so that 0 is the centre of the first cell and
+    1 that of the last. Each bin is one bilinear sample. The first is at one corner of the box and the last at the
+    other, with equal steps between; where there is one bin, its sample is in the middle. Samples beyond the centres of
+    the outer cells give 0.
 
     Examples
     --------
