@@ -258,6 +258,30 @@ def test_json():
     assert [lost["number"] for lost in whole["objects"]] == [0, 1]
 
 
+def test_many_boxes_are_not_written_as_json(monkeypatch):
+    monkeypatch.setattr("tinyseg.explain.detector_xray._MOST_BOXES", 100)
+    stages = {stage["name"]: stage for stage in json.loads(explain.detector(tiny(), picture()).to_json())["stages"]}
+    assert "boxes" not in stages["anchors"] and stages["anchors"]["shapes"]["boxes"] == [1023, 4]
+    assert len(stages["proposals"]["boxes"]) == stages["proposals"]["count"]
+
+
+@pytest.mark.parametrize(
+    ("fpn", "roi_op", "aligned"), [(True, "align", True), (False, "align", False), (True, "pool", False)]
+)
+def test_how_a_proposal_was_pooled(fpn, roi_op, aligned):
+    model = tiny("faster", fpn, roi_op=roi_op, aligned=aligned)
+    model.roi_heads.box_roi_pool.canonical_scale = 16  # so that small boxes too come from several maps
+    xray = explain.detector(model, picture())
+    from_maps = xray.pooled_from()
+    assert (len(set(from_maps.tolist())) > 1) == fpn
+    for number in range(0, xray["proposals"].count, 3):
+        trace = xray.roi(number)
+        np.testing.assert_allclose(trace.output, xray["pooled"].arrays["pooled"][number], rtol=1e-5, atol=1e-6)
+    for number in (-1, xray["proposals"].count, 1.5):
+        with pytest.raises(ValueError, match="number is .*; expected a whole number from 0 to"):
+            xray.roi(number)
+
+
 def test_mistakes():
     model = tiny()
     with pytest.raises(TypeError, match="model is a UNet; expected a FasterRCNN or MaskRCNN"):

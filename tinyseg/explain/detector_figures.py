@@ -61,8 +61,8 @@ def stage_png(xray, stage):
 
 def sentences(stage):
     """Return what a stage does, and how many of the true objects it still covers."""
-    covered = " and ".join(f"{value:.0%} by IoU {at:g} or more" for at, value in stage.recall.items())
-    return stage.text + (f" Of the true objects some box covers {covered}." if covered else "")
+    covered = ", ".join(f"{value:.0%} at IoU {at:g}" for at, value in stage.recall.items())
+    return stage.text + (f" True objects that some box covers: {covered}." if covered else "")
 
 
 def draw_sheet(xray):

@@ -37,16 +37,16 @@ def draw_maps(panel, xray, stage):
             show(panel, place, np.abs(x).mean(axis=0), cmap="cividis")
             _caption(place, f"{name}: {_size(x.shape)}", 6.5)
         return
-    rows = panel.grid(2, len(maps), captions=2, bars=True)
+    rows = panel.grid(2, len(maps), captions=2)
     for column, (name, x) in enumerate(maps.items()):
         means, lively = np.abs(x).mean(axis=0), int(x.reshape(len(x), -1).std(axis=1).argmax())
-        words = f"map {name}: {_size(x.shape)}\nmean of |x|", f"channel {lively}"
-        for axes, values, title in zip(rows[:, column], (means, x[lively]), words, strict=True):
-            drawn = show(panel, axes, values, unit="cells", cmap="cividis")
-            _caption(axes, title)
-            _bar(panel, drawn, axes)
+        titles = f"map {name}: {_size(x.shape)}\nmean of |x|: ", f"channel {lively}\n"
+        for axes, values, title in zip(rows[:, column], (means, x[lively]), titles, strict=True):
+            show(panel, axes, values, unit="cells", cmap="cividis")
+            _caption(axes, f"{title}{_short(values.min())} to {_short(values.max())}")
             axes.set_ylabel(axes.get_ylabel() if column == 0 else "")
-    panel.legend([("above: over all channels; below: the channel that varies most", {"color": "none"})])
+    words = "above: over all channels; below: the channel that varies most; from its least value (dark) to its largest"
+    panel.legend([(words, {"color": "none"})])
 
 
 def draw_objectness(panel, xray, stage):
@@ -68,6 +68,7 @@ def draw_objectness(panel, xray, stage):
         words = f"{name}: at most {best}" if panel.small else f"map {name}: {rows}x{cells} cells, at most {best}"
         _caption(axes, words, 6.5 if panel.small else 8.5)
         if not panel.small:
+            axes.set_ylabel(axes.get_ylabel() if axes in grid[:, 0] else "")
             _bar(panel, drawn, axes)
     panel.legend([*legend, ("colour: score of the likeliest anchor of a cell", {"color": "none"})])
 
@@ -78,7 +79,7 @@ def draw_pooled(panel, xray, stage):
     rows = _proposals(xray, 3 if panel.small else 12)
     if not len(rows):
         return panel.nothing("no proposals")
-    levels = xray.levels_of(stage)
+    levels = xray.pooled_from()
     columns = min(len(rows), 3 if panel.small else 6)
     grid = panel.grid(2 * -(-len(rows) // columns), columns, captions=1, numbers=False)
     image, boxes = xray.resized(), xray["proposals"].boxes
@@ -193,8 +194,10 @@ def _draw_found(panel, xray, masks):
     picture, stretch = draw.drawable(xray.picture)
     height, width = picture.shape[1:]
     words = {} if masks is None else {"show_boxes": False, "show_labels": False}
-    look = {"scale": max(1, round(700 / max(height, width))), "stretch": stretch, **words}
-    look |= {"font_size": 34, "line_width": 5} if panel.small else {"font_size": 22, "line_width": 3}
+    scale = max(1, round(700 / max(height, width)))
+    inch = scale * max(height, width) / (2.5 if panel.small else 4.2)  # in pixels of the drawing
+    look = {"scale": scale, "stretch": stretch, "font_size": round(0.12 * inch), "line_width": max(1, round(inch / 60))}
+    look |= words
     objects = {"boxes": found.boxes[:count], "labels": found.labels[:count], "scores": found.scores[:count]}
     objects |= {} if masks is None else {"masks": masks[:count]}
     if xray.truth is None or panel.small:
@@ -225,6 +228,11 @@ def _bar(panel, drawn, axes):
     bar = panel.figure.colorbar(drawn, cax=place)
     bar.ax.tick_params(labelsize=7)
     bar.outline.set_linewidth(0.4)
+
+
+def _short(value):
+    """Return a number with two digits or more, never with a power of ten for what a feature may be."""
+    return f"{value:.0f}" if abs(value) >= 10 else f"{value:.2g}"
 
 
 def _size(shape):

@@ -28,6 +28,7 @@ nav select { flex: 0 1 22rem; min-width: 0; }
 nav kbd { font: .85em ui-monospace, monospace; border: 1px solid var(--line); border-radius: 4px; padding: 0 .35em; }
 nav .keys { margin-left: auto; white-space: nowrap; font-size: .85rem; color: var(--soft); }
 @media (max-width: 760px) { nav .keys { display: none; } nav select { flex: 1; } body { font-size: 16px; }
+  th, td { padding: .2rem .35rem; }
   th:last-child, td:last-child { display: none; } }  /* these sentences stand with the stages */
 section { margin: 2.4rem 0; padding-top: .4rem; border-top: 1px solid var(--line); }
 section:first-child { margin-top: 0; border: 0; padding: 0; }
@@ -38,6 +39,7 @@ section:focus h2 { text-decoration: underline .12em var(--accent); text-underlin
 figure { margin: .6rem 0 0; background: #fff; border: 1px solid var(--line); border-radius: 10px; padding: .4rem;
   overflow-x: auto; }
 figure img { display: block; width: 100%; min-width: 34rem; height: auto; }
+section:first-child img { min-width: 62rem; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; padding: .22rem .7rem; border-bottom: 1px solid var(--line); vertical-align: top; }

@@ -34,7 +34,7 @@ class Panel:
         left = 0.04 if small else 0.25 / WIDTH
         figure.text(left, 1 - (0.07 if small else 0.15) / self.height, title, fontsize=8.6 if small else 13,
                     weight="bold", color=_INK, va="top")  # fmt: skip
-        self.top, self.bottom = (0.28, 0.05) if small else (0.5, 0.62)  # inches taken above and below
+        self.top, self.bottom = (0.28, 0.05) if small else (0.5, 0.68)  # inches taken above and below
         if not small:
             lines = textwrap.wrap(text, 112)
             figure.text(left, 1 - self.top / HEIGHT, "\n".join(lines), fontsize=9.5, color=_SOFT, va="top")
@@ -86,12 +86,12 @@ class Panel:
             return
         from matplotlib.lines import Line2D
 
-        x, y = 0.25, 0.42  # inches
+        x, y = 0.25, 0.48  # inches
         for words, look in entries:
             line = look.get("color") != "none"
-            length = 0.079 * len(words) + 0.25 + 0.42 * line
+            length = 0.072 * len(words) + 0.22 + 0.42 * line
             if x > 0.25 and x + length > WIDTH:
-                x, y = 0.25, y - 0.22
+                x, y = 0.25, y - 0.19
             if line:
                 ends = [x / WIDTH, (x + 0.35) / WIDTH], [y / HEIGHT] * 2
                 self.figure.add_artist(Line2D(*ends, **{"linewidth": 2.2, **look}))
@@ -111,6 +111,8 @@ def show(panel, axes, image, extent=None, unit="pixels", **look):
 
     height, width = image.shape[:2]
     extent = (0, width, height, 0) if extent is None else extent
+    if image.ndim == 3 and image.dtype == np.uint8:
+        image = _smaller(image, 500 if panel.small else 1300)
     drawn = axes.imshow(image, extent=extent, interpolation="nearest", **look)
     axes.spines[:].set_color("#999999")
     axes.spines[:].set_linewidth(0.6)
@@ -123,6 +125,14 @@ def show(panel, axes, image, extent=None, unit="pixels", **look):
         axes.set_xlabel(f"x ({unit})", fontsize=8.5, color=_SOFT, labelpad=2)
         axes.set_ylabel(f"y ({unit})", fontsize=8.5, color=_SOFT, labelpad=2)
     return drawn
+
+
+def _smaller(image, most):
+    """Return a picture of not many more pixels along a side than there is room for, to draw it faster."""
+    from PIL import Image
+
+    factor = max(image.shape[:2]) // most
+    return np.asarray(Image.fromarray(image).reduce(factor)) if factor > 1 else image
 
 
 def outline(axes, boxes, **look):
@@ -150,5 +160,5 @@ def outline_truth(axes, truth, key="resized", factor=(1.0, 1.0)):
 
 def pale(image):
     """Return a picture in pale grey, for boxes to show on."""
-    grey = image.astype(np.float64).mean(axis=2, keepdims=True)
-    return np.repeat(np.rint(255 - 0.55 * (255 - grey)).astype(np.uint8), 3, axis=2)
+    grey = image.mean(axis=2, dtype=np.float32, keepdims=True)
+    return np.repeat((115 + 0.55 * grey).astype(np.uint8), 3, axis=2)

@@ -9,8 +9,10 @@ import numpy as np
 from tinyseg import draw, files
 from tinyseg.explain.detector_lost import lost_object
 from tinyseg.explain.detector_stages import RECALL_AT, recall_of
+from tinyseg.explain.roi_trace import roi
 
 _WIDTH = 72  # characters of a stage's sentence
+_MOST_BOXES = 5000  # of a stage, whose numbers are written as JSON
 
 
 class DetectorXRay:
@@ -40,7 +42,7 @@ class DetectorXRay:
     def __init__(self, model, picture, size, truth, stages, class_names=()):
         self.model, self.picture, self.truth, self.stages = model, picture, truth, stages
         self.size = tuple(size)
-        self.class_names = class_names
+        self.class_names, self._resized = class_names, None
 
     def __getitem__(self, name):
         """Return the stage of a name.
@@ -162,18 +164,53 @@ class DetectorXRay:
         with_boxes = [each for each in self.stages if each.boxes is not None]
         return dict(zip(map(id, with_boxes), [None, *with_boxes], strict=False))[id(stage)]
 
-    def levels_of(self, stage):
-        """Return the names of the maps that boxes are pooled from, or None where the model does not tell."""
-        names = [name for name in self.stages if name.name == "levels"]
-        if not names:
+    def pooled_from(self):
+        """Return, for each proposal, the name of the map that it is pooled from; None where the model does not tell."""
+        if not any(stage.name == "levels" for stage in self.stages):
             return None
-        return names[0].arrays["names"][names[0].arrays["levels"]]
+        told = self["levels"].arrays
+        return told["names"][told["levels"]]
 
     def resized(self):
         """Return the picture as the network sees it, without what was added at its borders: (H, W, 3) uint8."""
-        padded = self["picture"].arrays["picture"]
-        height, width = self.size
-        return draw.to_rgb(padded[: 3 if len(padded) == 3 else 1, :height, :width], stretch=True)
+        if self._resized is None:
+            padded = self["picture"].arrays["picture"]
+            height, width = self.size
+            self._resized = draw.to_rgb(draw.drawable(padded)[0][:, :height, :width], stretch=True)
+        return self._resized
+
+    def roi(self, number):
+        """Trace how a proposal was pooled: every number between its box and its features, by `tinyseg.explain.roi`.
+
+        Parameters
+        ----------
+        number : int
+            Of the proposal, from 0: a row of ``xray["proposals"].boxes``.
+
+        Returns
+        -------
+        RoITrace
+            Whose ``output`` is the row of that number in ``xray["pooled"].arrays["pooled"]``, but for rounding where
+            the network ran on other kernels than the naive ones.
+
+        Raises
+        ------
+        ValueError
+            If there is no such proposal, or the model pools by something else than RoIAlign or RoIPool.
+        """
+        boxes, pool = self["proposals"].boxes, self.model.roi_heads.box_roi_pool
+        if not (isinstance(number, int | np.integer) and 0 <= number < len(boxes)):
+            raise ValueError(f"number is {number!r}; expected a whole number from 0 to {len(boxes) - 1}")
+        levels = self.pooled_from()
+        if levels is None or not hasattr(pool, "roi_op"):
+            raise ValueError(f"the model pools by {type(pool).__name__}; expected MultiScaleRoIPooling")
+        told = self["levels"].arrays
+        maps = next(stage for stage in reversed(self.stages) if stage.name in ("backbone", "pyramid"))
+        align = {"sampling_ratio": pool.sampling_ratio, "aligned": pool.aligned} if pool.roi_op == "align" else {}
+        return roi(
+            maps.arrays[levels[number]], boxes[number], f"roi_{pool.roi_op}", output_size=pool.output_size,
+            spatial_scale=float(told["scales"][told["levels"][number]]), **align,
+        )  # fmt: skip
 
     # ---- pictures --------------------------------------------------------------------------------------------------
 
@@ -254,7 +291,7 @@ class DetectorXRay:
     def to_json(self):
         """Return stages with boxes, scores and recall, and what became of each object, as the text of a JSON object.
 
-        Maps, pooled features and masks are left out but for their shapes.
+        Of maps, pooled features and masks, and of the boxes of a stage with more than 5000, there are the shapes only.
 
         Returns
         -------
@@ -267,9 +304,9 @@ class DetectorXRay:
             "model": type(self.model).__name__, "picture": list(self.picture.shape),
             "class_names": list(self.class_names), "truth": truth,
             "objects": [lost._asdict() for lost in self.objects()],
-            "stages": [_as_dict(stage) for stage in self.stages],
         }  # fmt: skip
-        return json.dumps(whole, indent=1) + "\n"
+        stages = ",\n".join(json.dumps(_as_dict(stage)) for stage in self.stages)
+        return f'{json.dumps(whole)[:-1]}, "stages": [\n{stages}\n]}}\n'
 
     def __str__(self):
         has_recall = any(stage.recall for stage in self.stages)
@@ -302,9 +339,9 @@ def _as_dict(stage):
     """Return a stage as plain values, its large arrays as shapes."""
     plain = {name: getattr(stage, name) for name in ("name", "title", "text", "count", "unit")}
     plain["recall"] = {str(at): value for at, value in stage.recall.items()}
-    for name in ("boxes", "scores", "labels", "levels", "source"):
-        array = getattr(stage, name)
-        if array is not None:
-            plain[name] = array.tolist()
-    plain["shapes"] = {name: list(array.shape) for name, array in stage.arrays.items()}
+    arrays = {name: getattr(stage, name) for name in ("boxes", "scores", "labels", "levels", "source")}
+    arrays = {name: array for name, array in arrays.items() if array is not None}
+    if stage.count <= _MOST_BOXES:
+        plain |= {name: array.tolist() for name, array in arrays.items()}
+    plain["shapes"] = {name: list(array.shape) for name, array in {**arrays, **stage.arrays}.items()}
     return plain
