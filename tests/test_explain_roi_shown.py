@@ -59,7 +59,7 @@ def test_the_table_of_cells_can_be_followed_by_hand():
         ((900, 9, 1200, 12), {"aligned": True}, "900 samples, all off the map: 0"),
         ((0, 0, 300, 1), {"aligned": True}, "/ 300 samples, 294 more off the map = "),
         ((0, 0, 4, 4), {"aligned": True, "sampling_ratio": 7}, "(sum of the 49 values) / 49 samples"),
-        ((0, 0, 3, 3), {"op": "crop_and_resize"}, "one sample a bin, 3 (down) and 3 (across) from one to the next"),
+        ((0, 0, 3, 3), {"op": "crop_and_resize"}, "one sample a bin, in the middle down, in the middle across"),
     ],
 )
 def test_special_boxes_in_words(box, how, words):

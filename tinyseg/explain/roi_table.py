@@ -107,13 +107,14 @@ def box_lines(trace):
         made += f" ({each})"
     else:
         _, height, width = trace.features.shape
-        how = (
-            f"/ {width} * {width - 1} (y: / {height} * {height - 1})" if width != height else f"/ {width} * {width - 1}"
-        )
-        steps.append(("corners", trace.box, f"{how}, where the outer samples are; {_CENTRES}"))
+        how = f"/ {width} * {width - 1}, y / {height} * {height - 1}: where the outer samples are"
+        steps.append(("corners", trace.box, f"x {how}; {_CENTRES}"))
         how = f"{number(rows.size)} x {number(columns.size)} cells"
-        made = "one sample a bin, "
-        made += f"{number(rows.bin_size)} (down) and {number(columns.bin_size)} (across) from one to the next"
+        apart = [
+            f"{number(axis.bin_size)} apart {way}" if bins > 1 else f"in the middle {way}"
+            for axis, bins, way in zip((rows, columns), trace.output_size, ("down", "across"), strict=True)
+        ]
+        made = f"one sample a bin, {apart[0]}, {apart[1]}"
     table = aligned_right([("", "x1", "y1", "x2", "y2"), *((name, *map(number, c)) for name, c, _ in steps)])
     words = ["", *(words for _, _, words in steps)]
     return [*(f"{line}   {word}".rstrip() for line, word in zip(table, words, strict=True)), f"size {how}, {made}"]

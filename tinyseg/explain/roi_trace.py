@@ -47,12 +47,12 @@ def roi(features, roi, op="roi_align", *, output_size, spatial_scale=1.0, sampli
     ``"roi_pool"`` and ``"roi_align"`` are torchvision's: Girshick, arXiv:1504.08083; He et al., arXiv:1703.06870.
 
     ``"crop_and_resize"`` follows ``tf.image.crop_and_resize`` with ``method="bilinear"`` and
-    ``extrapolation_value=0``, which takes normalised boxes. As in TensorFlow's detectors the box is divided by the size
-    of the picture, which is ``W / spatial_scale`` by ``H / spatial_scale`` pixels: 0 is its left or upper edge and 1 the
-    right or lower one. TensorFlow multiplies by ``W - 1`` and ``H - 1``, so that 0 is the centre of the first cell and
-    1 that of the last. Each bin is one bilinear sample. The first is at one corner of the box and the last at the
-    other, with equal steps between; where there is one bin, its sample is in the middle. Samples beyond the centres of
-    the outer cells give 0.
+    ``extrapolation_value=0``, which takes normalised boxes. As in TensorFlow's detectors the box is divided by the
+    size of the picture, which is ``W / spatial_scale`` by ``H / spatial_scale`` pixels: 0 is its left or upper edge
+    and 1 the right or lower one. TensorFlow multiplies by ``W - 1`` and ``H - 1``, so that 0 is the centre of the
+    first cell and 1 that of the last. Each bin is one bilinear sample. The first is at one corner of the box and the
+    last at the other, with equal steps between; where there is one bin, its sample is in the middle. Samples beyond
+    the centres of the outer cells give 0.
 
     Examples
     --------
@@ -63,7 +63,7 @@ def roi(features, roi, op="roi_align", *, output_size, spatial_scale=1.0, sampli
     >>> trace.output[0].tolist()
     [[0.75, 1.625], [5.125, 6.0]]
     >>> [sample.value for sample in trace.samples(0, 1)]
-    [0.25, 0.75, 1.5, 2.0]
+    [0.75, 1.25, 2.0, 2.5]
     """
     if op not in OPERATORS:
         raise ValueError(f"op is {op!r}; expected one of {', '.join(map(repr, OPERATORS))}")
