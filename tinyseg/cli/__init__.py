@@ -4,18 +4,20 @@ import argparse
 import sys
 
 import tinyseg
-from tinyseg.cli import bench, demo, evaluate, explain, predict, train
+from tinyseg.cli import bench, demo, evaluate, explain, learn, predict, train
 from tinyseg.cli.common import Parser, error_line
 
 _DESCRIPTION = """\
 Image segmentation from scratch in NumPy and Numba, for people who want to see inside.
 
 Start with 'tinyseg demo': it trains two small networks on built-in pictures in a few
-minutes and writes a page that shows what came out. Then train on pictures of your own."""
+minutes and writes a page that shows what came out. 'tinyseg learn' opens the course:
+notebooks to step through. Then train on pictures of your own."""
 
 _EXAMPLES = """\
 examples:
   tinyseg demo
+  tinyseg learn
   tinyseg train unet --data cells --pictures raw --masks truth --out runs/cells
   tinyseg predict --weights runs/cells/best.safetensors new/*.png --out masks
   tinyseg evaluate --weights runs/cells/best.safetensors --data cells --pictures raw --masks truth
@@ -33,7 +35,7 @@ def build_parser():
     )
     parser.add_argument("--version", action="version", version=f"tinyseg {tinyseg.__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
-    for command in (demo, train, predict, evaluate, bench, explain):
+    for command in (demo, learn, train, predict, evaluate, bench, explain):
         command.add_parser(commands)
     return parser
 
