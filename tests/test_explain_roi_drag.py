@@ -104,6 +104,21 @@ def test_two_jumps_within_a_step_are_told_apart(rng):
     assert [round(jump.offset, 2) for jump in drag.jumps["roi_pool"] if jump.step == 0] == [0.3, 0.8]
 
 
+def test_roi_align_jumps_where_rounding_changes_the_number_of_samples(rng):
+    # bins of 2 cells: 2 or 3 samples each, as the last digit of the box's size has it
+    x = rng.standard_normal((12, 12))
+    adaptive, fixed = (
+        explain.roi_drag(
+            x, [0.1, 1, 4.1, 5], output_size=2, sampling_ratio=ratio, step=0.1, distance=4, ops="roi_align"
+        ).jumps["roi_align"]
+        for ratio in (0, 2)
+    )
+    assert adaptive and fixed == []
+    for jump in adaptive:
+        sizes = {(4.1 + offset) - (0.1 + offset) for offset in (jump.offset, jump.offset - 0.1 / 4096)}
+        assert len({np.ceil(size / 2) for size in sizes}) == 2
+
+
 def test_a_steep_slope_is_no_jump():
     x = np.zeros((8, 8))
     x[:, 4] = 1e6

@@ -55,7 +55,8 @@ def roi_drag(
     All outputs are those of the kernels in use. The operators give no gradient to boxes: derivatives by the box's place
     are differences of neighbouring outputs, divided by the step. Where an output jumps there is none. RoIPool is
     constant but for its jumps, so any change is one. RoIAlign is continuous, but where a sample leaves the map, or the
-    number of samples changes: a change is called a jump if it does not shrink with the step.
+    number of samples changes: a change is called a jump if it does not shrink with the step. With adaptive sampling and
+    bins of just so many cells, rounding changes that number to and fro: of so many jumps only the larger are listed.
 
     Parameters
     ----------
