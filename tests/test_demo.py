@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import kernels
 from tinyseg.cli import demo_rois, demo_shapes, main
 from tinyseg.cli.demo_page import page
 from tinyseg.data import shapes
@@ -122,7 +123,7 @@ def test_without_pycocotools_there_is_a_page_that_says_how_to_get_the_score(demo
     samples = [shapes(64, i, radius=(8, 20)) for i in range(5)]
     shown, summary = demo_shapes.look(model, samples, info["normalisation"], score=0, progress=False)
     assert summary is None and len(shown) == 4
-    png = demo_rois.draw_pool()
+    png = demo_rois.draw("roi_pool")
     history = History(step=2, losses=[1.0, 0.5], rows=[{"step": 2}], seconds=200)
     settings = {"parameters": 10, "batch_size": 1, "crop": 2, "picture_size": 3}
     mean = {"dice": 0.9, "iou": 0.8, "pixel_error": 0.1}
@@ -154,27 +155,33 @@ def test_objects_count_as_found_once_and_in_their_class():
 
 def test_pooled_numbers_are_those_that_the_drawing_shows():
     ramp = demo_rois.feature_map()[0, 0]
-    x1, y1, x2, y2 = demo_rois.rounded_box()
-    assert (x1, y1, x2, y2) == (1, 1, 5, 5)  # both end cells belong to the box: four of each axis, two to a bin
-    expected = ramp[y1:y2, x1:x2].reshape(2, 2, 2, 2).max((1, 3))
-    np.testing.assert_array_equal(demo_rois.pooled("roi_pool"), expected)
+    pool, align = map(demo_rois.trace, ("roi_pool", "roi_align"))
+    assert pool.box == (1, 1, 4, 4)  # both end cells belong to the box: four of each axis, two to a bin
+    expected = ramp[1:5, 1:5].reshape(2, 2, 2, 2).max((1, 3))
+    np.testing.assert_array_equal(pool.output[0], expected)
     # the ramp is linear: between the cells' centres, row 8 and column 1 apart, it is 8 y + x; a point in cells counts
     # from the corner of the first cell, half a cell before its centre
-    points = demo_rois.sample_points() - 0.5
-    expected = (ramp.shape[1] * points[..., 1] + points[..., 0]).mean(-1)
-    np.testing.assert_allclose(demo_rois.pooled("roi_align"), expected, rtol=1e-12)
+    (x1, y1, x2, y2), bins = (np.array(demo_rois.BOX) - 0.5), (np.arange(2) + 0.5) / 2
+    xs, ys = x1 + bins * (x2 - x1), y1 + bins * (y2 - y1)  # the points lie evenly around the middle of each bin
+    np.testing.assert_allclose(align.output[0], ramp.shape[1] * ys[:, None] + xs, rtol=1e-12)
+    cpu, rois = kernels.get("cpu"), np.array([[0, *demo_rois.BOX]])
+    y, _ = cpu.roi_pool_forward(demo_rois.feature_map(), rois, demo_rois.BINS)
+    np.testing.assert_array_equal(pool.output, y[0])
+    y = cpu.roi_align_forward(demo_rois.feature_map(), rois, demo_rois.BINS, 1.0, demo_rois.SAMPLES, aligned=True)
+    np.testing.assert_allclose(align.output, y[0], rtol=1e-12)
 
 
 def test_sliding_makes_one_jump_and_the_other_slide():
     shifts = np.linspace(0, demo_rois.SLIDE, 101)
-    pool = np.array([demo_rois.pooled("roi_pool", shift)[0, 0] for shift in shifts])
-    align = np.array([demo_rois.pooled("roi_align", shift)[0, 0] for shift in shifts])
+    pool = np.array([demo_rois.trace("roi_pool", shift).output.ravel()[0] for shift in shifts])
+    align = np.array([demo_rois.trace("roi_align", shift).output.ravel()[0] for shift in shifts])
     np.testing.assert_allclose(align - align[0], shifts, atol=1e-9)
     steps = np.diff(pool)
     assert set(steps) == {0, 1} and (steps == 1).sum() == 3
 
 
-@pytest.mark.parametrize("drawing", [demo_rois.draw_pool, demo_rois.draw_align, demo_rois.draw_slide])
+@pytest.mark.parametrize("drawing", ["roi_pool", "roi_align", "slide"])
 def test_drawings_are_pictures(drawing):
-    picture = np.asarray(Image.open(io.BytesIO(drawing())))
+    png = demo_rois.draw_slide() if drawing == "slide" else demo_rois.draw(drawing)
+    picture = np.asarray(Image.open(io.BytesIO(png)))
     assert min(picture.shape[:2]) > 400 and np.ptp(picture[..., :3]) == 255

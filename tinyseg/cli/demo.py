@@ -124,7 +124,8 @@ def _rois(folder):
     from tinyseg import files
     from tinyseg.cli import demo_rois
 
-    drawings = {"pool": demo_rois.draw_pool(), "align": demo_rois.draw_align(), "slide": demo_rois.draw_slide()}
+    drawings = {name: demo_rois.draw(f"roi_{name}") for name in ("pool", "align")}
+    drawings["slide"] = demo_rois.draw_slide()
     for name, png in drawings.items():
         files.write_bytes(folder / "pictures" / f"roi_{name}.png", png)
     return drawings

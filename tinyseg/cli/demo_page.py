@@ -243,8 +243,9 @@ def _rois_part(rois):
     from tinyseg.cli import demo_rois
 
     x1, y1, x2, y2 = demo_rois.BOX
-    first, _, last, _ = demo_rois.rounded_box()
-    of_pool, of_align = (f"{demo_rois.pooled(name)[0, 0]:.4g}" for name in ("roi_pool", "roi_align"))
+    by_pool, by_align = map(demo_rois.trace, ("roi_pool", "roi_align"))
+    first, last = int(by_pool.box[0]), int(by_pool.box[2]) + 1
+    of_pool, of_align = (f"{made.output[0, 0, 0]:.4g}" for made in (by_pool, by_align))
     pool = _image(rois["pool"], "RoIPool: the box is rounded to whole cells, and each bin gives its largest number")
     align = _image(rois["align"], "RoIAlign: the box stays as it is, and each bin gives the mean of four points")
     slide = _image(rois["slide"], "RoIPool's number stays, then jumps by one, where RoIAlign's rises evenly")
@@ -267,7 +268,7 @@ first is {of_align}.</figcaption></figure>
 the box exactly. RoIPool's does not move for a whole cell, then jumps: on a map whose cells are 16 pixels wide, it
 cannot tell boxes apart that differ by several pixels.</figcaption></figure>
 <p>For the class of an object that hardly matters. For a mask, whose edge shall be right to the pixel, it does: that is
-why Mask R-CNN came with RoIAlign. The network above used it. All numbers here come from the same kernels.</p>"""
+why Mask R-CNN came with RoIAlign. The network above used it. All numbers here are what its kernels give.</p>"""
 
 
 # ---- pieces --------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""What RoIPool and RoIAlign make of one box on a small feature map, as pictures; the numbers come from the kernels."""
+"""What RoIPool and RoIAlign make of one box on a small feature map, as pictures; numbers are those of the kernels."""
 
 import io
 
@@ -26,8 +26,8 @@ def feature_map():
     return np.arange(MAP_SHAPE[0] * MAP_SHAPE[1], dtype=np.float64).reshape(1, 1, *MAP_SHAPE)
 
 
-def pooled(operator, shift=0.0):
-    """Return what an operator makes of the box.
+def trace(operator, shift=0.0):
+    """Return how an operator comes from the box to its numbers.
 
     Parameters
     ----------
@@ -38,70 +38,43 @@ def pooled(operator, shift=0.0):
 
     Returns
     -------
-    ndarray
-        (BINS, BINS) float64.
+    tinyseg.explain.RoITrace
     """
-    from tinyseg import Tensor, ops
+    from tinyseg import explain
 
     x1, y1, x2, y2 = BOX
-    rois = np.array([[0, x1 + shift, y1, x2 + shift, y2]])
-    x = Tensor(feature_map())
-    if operator == "roi_pool":
-        return ops.roi_pool(x, rois, BINS).numpy()[0, 0]
-    return ops.roi_align(x, rois, BINS, sampling_ratio=SAMPLES, aligned=True).numpy()[0, 0]
+    how = {"sampling_ratio": SAMPLES, "aligned": True} if operator == "roi_align" else {}
+    return explain.roi(feature_map(), (x1 + shift, y1, x2 + shift, y2), operator, output_size=BINS, **how)
 
 
-def rounded_box():
-    """Return first column, first row, last column + 1 and last row + 1 of the cells that RoIPool takes."""
-    x1, y1, x2, y2 = (int(np.floor(value + 0.5)) for value in BOX)
-    return x1, y1, x2 + 1, y2 + 1
+def draw(operator):
+    """Return a PNG file: the map, the box, the operator's bins, what it takes from each, and the numbers.
 
-
-def sample_points():
-    """Return where RoIAlign reads the map.
+    Parameters
+    ----------
+    operator : {"roi_pool", "roi_align"}
+        For RoIPool the largest number of each bin is circled; for RoIAlign its points are drawn.
 
     Returns
     -------
-    ndarray
-        (BINS, BINS, SAMPLES * SAMPLES, 2) float64: x and y of the points of each bin, in cells; a cell of column ``c``
-        covers ``c`` to ``c + 1``.
+    bytes
     """
-    x1, y1, x2, y2 = BOX
-    along = (np.arange(BINS * SAMPLES) + 0.5) / (BINS * SAMPLES)
-    xs = (x1 + along * (x2 - x1)).reshape(BINS, SAMPLES)
-    ys = (y1 + along * (y2 - y1)).reshape(BINS, SAMPLES)
-    return np.array([[[(x, y) for y in ys[row] for x in xs[column]] for column in range(BINS)] for row in range(BINS)])
+    from tinyseg.explain.roi_figure import bin_bounds
 
-
-def draw_pool():
-    """Return a PNG file: the map, the box, and RoIPool's bins of whole cells with the largest number of each."""
     figure, on_map, on_result = _sheet()
-    x1, y1, x2, y2 = rounded_box()
+    made = trace(operator)
     for i, (row, column) in enumerate(np.ndindex(BINS, BINS)):
-        width, height = (x2 - x1) / BINS, (y2 - y1) / BINS
-        left, top = x1 + np.floor(column * width), y1 + np.floor(row * height)
-        right, bottom = x1 + np.ceil((column + 1) * width), y1 + np.ceil((row + 1) * height)
+        left, top, right, bottom = bin_bounds(made, row, column)
         _bin(on_map, left, top, right, bottom, _BIN_COLOURS[i])
-        largest = feature_map()[0, 0, int(top) : int(bottom), int(left) : int(right)]
-        y, x = np.unravel_index(largest.argmax(), largest.shape)
-        on_map.plot(left + x + 0.5, top + y + 0.5, "o", markersize=21, markerfacecolor="none", color="#222222")
+        if operator == "roi_pool":
+            x, y = next((cell.column, cell.row) for cell in made.cells(row, column) if cell.weight)
+            on_map.plot(x + 0.5, y + 0.5, "o", markersize=21, markerfacecolor="none", color="#222222")
+        else:
+            x, y = np.array([(sample.x, sample.y) for sample in made.samples(row, column)]).T
+            on_map.plot(x + 0.5, y + 0.5, "o", markersize=6, color="#222222", markeredgecolor="white")
     _box(on_map)
-    _result(on_result, pooled("roi_pool"), "the largest number of each bin")
-    return _png(figure)
-
-
-def draw_align():
-    """Return a PNG file: the map, the box, and RoIAlign's bins with their sample points and means."""
-    figure, on_map, on_result = _sheet()
-    x1, y1, x2, y2 = BOX
-    width, height = (x2 - x1) / BINS, (y2 - y1) / BINS
-    points = sample_points()
-    for i, (row, column) in enumerate(np.ndindex(BINS, BINS)):
-        left, top = x1 + column * width, y1 + row * height
-        _bin(on_map, left, top, left + width, top + height, _BIN_COLOURS[i])
-        on_map.plot(*points[row, column].T, "o", markersize=6, color="#222222", markeredgecolor="white")
-    _box(on_map)
-    _result(on_result, pooled("roi_align"), "the mean over each bin's points")
+    words = "the largest number of each bin" if operator == "roi_pool" else "the mean over each bin's points"
+    _result(on_result, made.output[0], words)
     return _png(figure)
 
 
@@ -113,14 +86,14 @@ def draw_slide():
     figure = Figure(figsize=(7.2, 3.3), dpi=150, layout="constrained")
     axes = figure.subplots()
     # jumps are drawn as gaps: no line joins the values before and after one
-    steps = np.array([pooled("roi_pool", shift)[0, 0] for shift in shifts])
+    steps = np.array([trace("roi_pool", shift).output[0, 0, 0] for shift in shifts])
     steps -= steps[0]
     level = np.concatenate([[0], np.cumsum(np.diff(steps) != 0)])
     for number in range(level[-1] + 1):
         here = level == number
         label = "RoIPool" if number == 0 else None
         axes.plot(shifts[here], steps[here], color=_BOX_COLOUR, linewidth=2.6, label=label)
-    slides = np.array([pooled("roi_align", shift)[0, 0] for shift in shifts])
+    slides = np.array([trace("roi_align", shift).output[0, 0, 0] for shift in shifts])
     axes.plot(shifts, slides - slides[0], color="#0072b2", linewidth=2.6, label="RoIAlign")
     axes.set(xlabel="the box has moved to the right by this many cells", ylabel="change of the first bin's number")
     axes.legend(frameon=False)

@@ -182,9 +182,9 @@ def _section(trace, channel, prefix):
 {rows}
 </table></div>
 </div>
-<pre class="bin" aria-live="polite">{first}</pre>
-<pre>{html.escape(chr(10).join(box_lines(trace)))}</pre>
-<details><summary>All of it as a table</summary><pre>{html.escape(table)}</pre></details>
+<pre class="bin" tabindex="0" aria-live="polite">{first}</pre>
+<pre tabindex="0">{html.escape(chr(10).join(box_lines(trace)))}</pre>
+<details><summary>All of it as a table</summary><pre tabindex="0">{html.escape(table)}</pre></details>
 <script type="application/json">{json.dumps(data, allow_nan=False).replace("<", chr(92) + "u003c")}</script>
 </section>"""
 

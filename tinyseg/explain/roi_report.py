@@ -22,7 +22,7 @@ class RoITrace:
     op : {"roi_align", "roi_pool", "crop_and_resize"}
         The operator.
     features : ndarray, shape (C, H, W)
-        The map that the box is pooled from.
+        The map that the box is pooled from: the caller's array itself where it has the type, not to be changed.
     row : ndarray, shape (5,)
         Number of the picture, and the box in picture pixels; in the type of the map.
     spatial_scale : floating
