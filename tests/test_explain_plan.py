@@ -2,6 +2,7 @@
 
 import inspect
 import json
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -297,6 +298,15 @@ def test_the_table(unet):
     assert "100 GFLOP/s, 10.0 GB/s" in str(unet)
     assert len({len(line) for line in lines if line.startswith("---")}) == 1
     assert repr(unet) == str(unet)
+
+
+def test_the_table_in_a_notebook(unet):
+    page = ElementTree.fromstring(f"<body>{unet._repr_html_()}</body>")
+    lines = [[cell.text or "" for cell in line] for line in page.iter("tr")]
+    assert [line[0] for line in lines] == ["layer", *(row.layer for row in unet.rows), "all kernels"]
+    assert {len(line) for line in lines} == {12}
+    assert [line[1] for line in lines[1:-1]] == [row.words() for row in unet.rows]
+    assert "100 GFLOP/s, 10.0 GB/s" in "".join(page.itertext())
 
 
 def test_totals_are_sums(unet):

@@ -304,6 +304,8 @@ def set_num_threads(threads=None):
     if threads is None:
         text = os.environ.get("TINYSEG_NUM_THREADS")
         if not text:
+            if _state["threads"] is not None:  # as it was before somebody set it
+                numba.set_num_threads(limit)
             _state["threads"] = numba.get_num_threads()
             return
         source = "environment variable TINYSEG_NUM_THREADS"

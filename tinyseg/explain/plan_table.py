@@ -1,6 +1,7 @@
 """What `plan` found, as rows, as a table to print and as JSON."""
 
 import json
+from html import escape
 from typing import NamedTuple
 
 _HEADER = (
@@ -74,7 +75,7 @@ class PlanRow(NamedTuple):
 
 
 class Plan:
-    """What a network runs, call by call. ``print`` shows it as a table.
+    """What a network runs, call by call. ``print`` shows it as a table, and so does a notebook.
 
     Parameters
     ----------
@@ -129,6 +130,13 @@ class Plan:
 
     __repr__ = __str__
 
+    def _repr_html_(self):
+        """Return the table for a notebook, where lines of text would be broken."""
+        total = self._total_cells()
+        lines = [_line("th", _HEADER), *(_line("td", _cells(row)) for row in self.rows), _line("th", total)]
+        words = "".join(f"<p>{escape(text)}</p>" for text in (*self._last_lines(), _NOTES))
+        return f'<div style="overflow-x: auto"><table>{"".join(lines)}</table></div>{words}'
+
     def _total_cells(self):
         """Return the line of sums."""
         total = self.totals()
@@ -158,6 +166,13 @@ def _cells(row):
     numbers = _numbers(row.flops, row.bytes_read, row.bytes_written, row.arithmetic_seconds, row.memory_seconds)
     shapes = _size(row.input_shape), _size(row.output_shape)
     return (row.layer, row.words(), *shapes, algorithm, *numbers, row.bound, _milliseconds(row.seconds))
+
+
+def _line(tag, cells):
+    """Return a line of the table in HTML."""
+    sides = ["left" if i < _TO_THE_LEFT or _HEADER[i] == "bound" else "right" for i in range(len(_HEADER))]
+    parts = (f'<{tag} style="text-align: {side}">{escape(c)}</{tag}>' for side, c in zip(sides, cells, strict=True))
+    return f"<tr>{''.join(parts)}</tr>"
 
 
 def _numbers(flops, read, written, arithmetic, memory):
