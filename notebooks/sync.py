@@ -35,6 +35,7 @@ def notebook_text(source):
         digest = hashlib.sha256(f"{cell.cell_type}\n{cell.source}".encode()).hexdigest()[:12]
         cell.metadata = {name: value for name, value in cell.metadata.items() if name == "tags"}
         seen[digest] = seen.get(digest, 0) + 1
+        cell.metadata = nbformat.from_dict({k: v for k, v in cell.metadata.items() if k == "tags"})
         cell["id"] = digest if seen[digest] == 1 else f"{digest}-{seen[digest]}"
     nbformat.validate(notebook)
     return nbformat.writes(notebook).rstrip("\n") + "\n"

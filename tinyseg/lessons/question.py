@@ -89,7 +89,7 @@ class Question:
         if given.shape != wanted.shape or given.dtype.kind != wanted.dtype.kind:
             return False
         if wanted.dtype.kind == "f":
-            return bool(np.all((given == wanted) | (np.abs(given - wanted) <= self.tolerance)))
+            return np.allclose(given, wanted, rtol=0, atol=self.tolerance, equal_nan=True)
         return bool(np.all(given == wanted))
 
 
