@@ -10,7 +10,7 @@ BIN = $(VENV)/bin
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint notebooks docs accept bench-gpu clean
+.PHONY: help demo test lint notebooks docs book accept bench-gpu clean
 
 help:            ## list these targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 12
@@ -29,9 +29,14 @@ lint: $(VENV)/dev.stamp    ## ruff, its formatter and mypy
 notebooks: $(VENV)/test.stamp ## make notebooks/*.ipynb anew from their sources, notebooks/*.py
 	$(BIN)/python -m notebooks sync
 
-docs: $(VENV)/docs.stamp   ## the API reference, in docs/_build/html
+docs: $(VENV)/docs.stamp   ## the API reference, and the book's pages without outputs, in docs/_build/html
 	$(BIN)/python -m sphinx -W -q -b html docs docs/_build/html
 	@echo "docs/_build/html/index.html"
+
+book: $(VENV)/docs.stamp   ## run the notebooks and make a book of them, in docs/_build/book
+	$(BIN)/python -m notebooks run --out docs/_build/notebooks
+	$(BIN)/python -m sphinx -W -q -b html -D notebooks=_build/notebooks docs docs/_build/book
+	@echo "docs/_build/book/index.html"
 
 accept: $(VENV)/test.stamp ## accuracy and speed goals on real pictures, and kill tests: make accept DATA=folder
 	$(BIN)/python -m benchmarks.accept --data "$(DATA)"
@@ -40,7 +45,7 @@ bench-gpu: $(VENV)/test.stamp $(VENV)/cuda.stamp ## on a machine with a GPU: tes
 	$(BIN)/python -m benchmarks gpu --out "$(OUT)"
 
 clean:           ## remove the environment, caches and what the targets above wrote
-	rm -rf $(VENV) build dist docs/_build docs/api .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build dist docs/_build docs/api docs/course .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
