@@ -115,6 +115,14 @@ def test_every_box_can_be_drawn(box):
         assert {f"{value:g}" for value in range(12)} <= {text.get_text() for text in on_map.texts}
 
 
+def test_a_box_off_the_map_is_announced():
+    for box, words in (((50, 60, 70, 80), "below, to the right"), ((-9, -8, -5, -6), "above, to the left")):
+        for trace in all_traces(ramp(), box, output_size=1):
+            assert f"the box is off the map:\n{words}" in [text.get_text() for text in trace.figure().axes[0].texts]
+    texts = [text.get_text() for text in all_traces(ramp(), (0, 0, 2, 2), output_size=1)[0].figure().axes[0].texts]
+    assert not [text for text in texts if "off the map" in text]
+
+
 def test_nothing_overlaps_or_is_cut_off():
     """Titles, axes and legend of wide, tall and tiny maps, on the figure and clear of each other."""
     for shape, size in (((5, 5), 2), ((3, 40), 7), ((40, 3), 1), ((1, 1), (1, 3))):
@@ -207,10 +215,10 @@ class Page(html.parser.HTMLParser):
             self.texts.setdefault(self.open[-1], []).append(data)
 
 
-@pytest.mark.parametrize("box", BOXES, ids=str)
+@pytest.mark.parametrize("box", BOXES[::2], ids=str)
 def test_pages_are_whole_and_stand_alone(box):
     comparison = explain.roi_compare(ramp(), box, output_size=(2, 3), sampling_ratio=2)
-    for shown, traces in ((comparison, comparison.traces), *((trace, [trace]) for trace in comparison.traces)):
+    for shown, traces in ((comparison, comparison.traces), *((trace, [trace]) for trace in comparison.traces[::3])):
         page = Page(shown.html())
         ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
         assert len(set(ids)) == len(ids)

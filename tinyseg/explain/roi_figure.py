@@ -143,8 +143,10 @@ def draw_map(panel, trace, channel, chosen, sample):
         axes.figure.colorbar(image, cax=panel.bar).ax.tick_params(labelsize=7)
     x1, y1, x2, y2 = _within(trace.scaled, trace)
     _rectangle(axes, x1, y1, x2, y2, _BOX, linewidth=2.0, linestyle="--", zorder=5)
+    if max(x1, x2) < left or min(x1, x2) > right or max(y1, y2) < top or min(y1, y2) > bottom:
+        _say_where(axes, trace)
     if chosen is not None:
-        _draw_chosen(axes, trace, channel, chosen, sample, size)
+        _draw_chosen(panel, trace, channel, chosen, sample, size)
     (_draw_cells if trace.op == "roi_pool" else _draw_samples)(panel, trace)
     axes.set(xlim=(left, right), ylim=(bottom, top), xlabel="column", ylabel="row")
     axes.set_title(trace.title, fontsize=10)
@@ -211,7 +213,7 @@ def _rectangle(axes, x1, y1, x2, y2, colour, **look):
     from matplotlib.patches import Rectangle
     from matplotlib.patheffects import withStroke
 
-    rim = [withStroke(linewidth=look["linewidth"] + 1.4, foreground="white")]
+    rim = [withStroke(linewidth=1.8 * look["linewidth"], foreground="white")]
     axes.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=colour, path_effects=rim, **look))
 
 
@@ -221,7 +223,7 @@ def _draw_cells(panel, trace):
         for px, (left, right) in enumerate(zip(trace.columns.first, trace.columns.stop, strict=True)):
             inset = 0.05 + 0.08 * ((py + px) % 2)
             x1, y1, x2, y2 = _within((left + inset, top + inset, right - inset, bottom - inset), trace)
-            _rectangle(panel.axes, x1, y1, x2, y2, _MOVED, linewidth=1.4, zorder=3)
+            _rectangle(panel.axes, x1, y1, x2, y2, _MOVED, linewidth=min(1.4, 3.4 * panel.cell), zorder=3)
 
 
 def _draw_samples(panel, trace):
@@ -251,12 +253,29 @@ def _draw_samples(panel, trace):
     axes.plot(grid_x[~on_map & seen], grid_y[~on_map & seen], "x", color=_OFF, markersize=size, zorder=6)
 
 
-def _draw_chosen(axes, trace, channel, chosen, sample, size):
+def _say_where(axes, trace):
+    """Say in which direction a box lies that is not on the drawn part of the map."""
+    (left, top, right, bottom), (x1, y1, x2, y2) = view(trace), trace.scaled
+    beyond = {
+        "above": max(y1, y2) < top,
+        "below": min(y1, y2) > bottom,
+        "to the left": max(x1, x2) < left,
+        "to the right": min(x1, x2) > right,
+    }
+    where = ", ".join(words for words, there in beyond.items() if there)
+    y = bottom - 1 if beyond["below"] else top + 1 if beyond["above"] else (top + bottom) / 2
+    axes.text(
+        (left + right) / 2, y, f"the box is off the map:\n{where}", size=9, ha="center", va="center",
+        zorder=9, bbox={"facecolor": "white", "edgecolor": _BOX, "linestyle": "--", "linewidth": 1.6},
+    )  # fmt: skip
+
+
+def _draw_chosen(panel, trace, channel, chosen, sample, size):
     """Fill a bin, and outline the cells that count in it, with their weights."""
     from matplotlib.patches import Rectangle
     from matplotlib.patheffects import withStroke
 
-    py, px = chosen
+    axes, (py, px) = panel.axes, chosen
     bounds = bin_bounds(trace, py, px)
     if bounds is not None:
         x1, y1, x2, y2 = _within(bounds, trace)
@@ -278,6 +297,8 @@ def _draw_chosen(axes, trace, channel, chosen, sample, size):
         _rectangle(axes, column + 0.02, row + 0.02, column + 0.98, row + 0.98, READ, linewidth=1.6, zorder=3.5)
         if size is not None and trace.op != "roi_pool":
             text = f"\N{MULTIPLICATION SIGN}{number(weights[row, column], 2)}"
+            if len(text) * DIGIT_WIDTH * size > panel.cell * POINTS:  # a tiny one, in many digits
+                continue
             axes.text(
                 column + 0.94, row + 0.94, text, size=min(size, 8) * 0.92, ha="right", va="bottom", weight="bold",
                 zorder=7, path_effects=[withStroke(linewidth=1.6, foreground="#ffffffb0")],
@@ -330,9 +351,12 @@ def draw_output(panel, trace, channel, chosen):
     _picture(axes, values, trace, channel)
     axes.hlines(range(down + 1), 0, across, color="white", linewidth=1.2)
     axes.vlines(range(across + 1), 0, down, color="white", linewidth=1.2)
-    texts = [[number(value, 4) for value in row] for row in values.tolist()]
-    longest = max(len(text) for row in texts for text in row)
-    size = min(11, 0.9 * panel.cell * POINTS / (longest * DIGIT_WIDTH))
+    for digits in (4, 3, 2):  # fewer where more do not fit
+        texts = [[number(value, digits) for value in row] for row in values.tolist()]
+        longest = max(len(text) for row in texts for text in row)
+        size = min(11, 0.9 * panel.cell * POINTS / (longest * DIGIT_WIDTH))
+        if size >= 5.5:
+            break
     if size >= 4.5:
         for (row, column), text in np.ndenumerate(np.array(texts, object)):
             axes.text(column + 0.5, row + 0.5, text, size=size, ha="center", va="center_baseline")
