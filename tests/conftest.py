@@ -3,6 +3,7 @@
 import importlib.util
 import warnings
 
+import chromium
 import numpy as np
 import pytest
 from numba import config as numba_config
@@ -61,6 +62,7 @@ WORKS = {
     "torchvision": _torchvision_works,
     "cuda": _cuda_works,
     "notebooks": _notebooks_work,
+    "browser": chromium.works,
 }
 
 

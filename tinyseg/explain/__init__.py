@@ -23,6 +23,7 @@ from tinyseg.explain.receptive_field import ReceptiveField, receptive_field
 from tinyseg.explain.roi_compare import RoIComparison, roi_compare
 from tinyseg.explain.roi_drag import RoIDrag, RoIJump, roi_drag
 from tinyseg.explain.roi_gradients import RoIGradient, RoIGradients, roi_gradients
+from tinyseg.explain.roi_lab import RoILab, RoILabPart, RoILabResult, roi_lab
 from tinyseg.explain.roi_orders import RoIOrders
 from tinyseg.explain.roi_report import RoITrace
 from tinyseg.explain.roi_trace import roi
@@ -56,6 +57,9 @@ __all__ = [
     "RoIGradient",
     "RoIGradients",
     "RoIJump",
+    "RoILab",
+    "RoILabPart",
+    "RoILabResult",
     "RoIOrders",
     "RoISample",
     "RoITrace",
@@ -69,5 +73,6 @@ __all__ = [
     "roi_compare",
     "roi_drag",
     "roi_gradients",
+    "roi_lab",
     "roofline",
 ]
