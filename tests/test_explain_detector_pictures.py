@@ -66,7 +66,7 @@ def test_every_stage_is_drawn(sample, case):
     for stage in xray.stages:
         figure = xray.figure(stage.name)
         assert f"{stage.title} · {stage.count} {stage.unit}" in texts(figure)
-        if case not in ("truth", "no proposals"):
+        if case != "truth":
             continue  # drawing takes a while
         drawn = pixels(figure)
         assert drawn.shape[:2] == (690, 960)
@@ -76,7 +76,7 @@ def test_every_stage_is_drawn(sample, case):
             assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= 960 and box.y1 <= 690, (stage.name, text.get_text())
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", ["truth", "no truth", "no proposals"])
 def test_the_sheet_shows_the_stages_that_change_something(sample, case):
     xray = look(sample, **CASES[case])
     figure = xray.figure()

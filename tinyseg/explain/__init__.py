@@ -1,8 +1,8 @@
 """What happens inside: which kernels a network runs, by which algorithm, and how near each comes to the machine's best.
 
 And what a CUDA kernel does with memory, thread by thread; small maps drawn with the values in their cells; what RoI
-operators make of a box that moves, and what other libraries make of the same box. Nothing here changes what is
-computed, or the network that is looked at.
+operators make of a box that moves, and what other libraries make of the same box. And every stage of a detector's run
+on a picture, with where it lost an object. Nothing here changes what is computed, or the network that is looked at.
 """
 
 from tinyseg.explain.conventions import Convention, Conventions, conventions
