@@ -5,6 +5,7 @@ import re
 
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
@@ -90,6 +91,9 @@ def test_the_sheet_shows_the_stages_that_change_something(sample, case):
         assert xray[name].count == xray.before(xray[name]).count
     assert {"picture", "anchors", "top", "refined", "found"}.isdisjoint(left_out)
     assert ("true object" in words) == ("recall: share of objects covered" in words) == (xray.truth is not None)
+    counted = [stage.count for stage in xray.stages if stage.boxes is not None and stage.name not in left_out]
+    chart = next(axes for axes in figure.findobj(Axes) if axes.get_xlabel() == "boxes")
+    assert [bar.get_x() + bar.get_width() for bar in chart.patches] == [max(count, 0.5) for count in counted]
     assert figure.get_figwidth() == 16.5 and figure.get_figheight() <= 13
 
 

@@ -110,7 +110,7 @@ def _chart(figure, xray):
     with_recall = any(stage.recall for stage in stages)
     axes = figure.add_axes((0.95 / width, 0.32 / height, (2.4 if with_recall else 4.2) / width, 1 - 0.66 / height))
     places, names = np.arange(len(stages)), [stage.name for stage in stages]
-    axes.barh(places, [max(stage.count, 0.5) for stage in stages], color=IN_TURN[0], height=0.62, left=0.5)
+    axes.barh(places, [max(stage.count - 0.5, 0) for stage in stages], color=IN_TURN[0], height=0.62, left=0.5)
     for place, stage in zip(places, stages, strict=True):
         axes.text(
             0.62, place, str(stage.count), va="center", fontsize=6.5, color="white" if stage.count > 9 else "black"

@@ -134,7 +134,7 @@ def draw_classes(panel, xray, stage):
     names = [xray.class_name(label) for label in labels.tolist()]
     if panel.small:
         axes.set(xticks=range(len(names)), yticks=[])
-        axes.set_xticklabels([name[:9] for name in names] if len(names) <= 4 else [], fontsize=6)
+        axes.set_xticklabels([name[:10] for name in names] if len(names) <= 4 else [], fontsize=6)
         axes.tick_params(length=0, pad=1)
         axes.xaxis.tick_top()
         return None
