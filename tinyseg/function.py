@@ -10,6 +10,7 @@ import numpy as np
 
 from tinyseg.backend import is_on_device
 from tinyseg.tensor import Tensor, is_grad_enabled, tensor_over, whole_array
+from tinyseg.watching import tell
 
 _serials = itertools.count()
 
@@ -93,6 +94,7 @@ class Function:
         arrays = [None if tensor is None else tensor.array for tensor in inputs]
         if len({*map(type, arrays)}) > 1:
             node._check_devices(arrays)
+        tell("operator begins", node=node)
         result = node.forward(*arrays, **parameters)
         array, *others = result if isinstance(result, tuple) else (result,)
         output = tensor_over(whole_array(array))
@@ -103,6 +105,7 @@ class Function:
         outputs = (output, *map(tensor_over, others))
         if any(node.needs):
             node._record(inputs, outputs)
+        tell("operator", node=node, inputs=inputs, output=output)
         return outputs if others else output
 
     def _as_tensor(self, value, place):
@@ -163,7 +166,9 @@ class Function:
         if retained is not None:
             retained.add_gradient(dy)
         self.onto = onto
+        tell("backward begins", node=self)
         result = self.backward(dy)
+        tell("backward", node=self)
         self.onto = None
         if not retain:
             self.saved = None

@@ -16,6 +16,8 @@ from tinyseg.explain.detector_xray import DetectorXRay
 from tinyseg.explain.feature_maps import FeatureMapRow, FeatureMaps, feature_maps
 from tinyseg.explain.gradient_check import check_gradients
 from tinyseg.explain.gradient_report import GradientReport, GradientRow
+from tinyseg.explain.graph import Graph, GraphNode, graph
+from tinyseg.explain.graph_blocks import GraphBlock
 from tinyseg.explain.maps import Mark, maps
 from tinyseg.explain.plan import plan
 from tinyseg.explain.plan_table import Plan, PlanRow
@@ -31,9 +33,6 @@ from tinyseg.explain.roi_values import RoICell, RoISample
 from tinyseg.explain.roofline import Measured, roofline
 
 __all__ = [
-    "ReceptiveField",
-    "feature_maps",
-    "receptive_field",
     "Convention",
     "Conventions",
     "CudaAccess",
@@ -46,11 +45,15 @@ __all__ = [
     "FeatureMaps",
     "GradientReport",
     "GradientRow",
+    "Graph",
+    "GraphBlock",
+    "GraphNode",
     "LostObject",
     "Mark",
     "Measured",
     "Plan",
     "PlanRow",
+    "ReceptiveField",
     "RoICell",
     "RoIComparison",
     "RoIDrag",
@@ -67,8 +70,11 @@ __all__ = [
     "conventions",
     "cuda_trace",
     "detector",
+    "feature_maps",
+    "graph",
     "maps",
     "plan",
+    "receptive_field",
     "roi",
     "roi_compare",
     "roi_drag",

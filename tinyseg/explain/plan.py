@@ -146,6 +146,12 @@ class _Recorder:
         return name
 
 
+def operator_words(call):
+    """Return the name of the operator that a call is of, with what it does besides: ``"conv2d + norm + relu"``."""
+    operator, folded = _operator(call)
+    return " + ".join((operator, *folded))
+
+
 def _operator(call):
     """Return the name of the operator, and what a call does besides."""
     name = call.name.removesuffix("_forward").removesuffix("_backward").removesuffix("_maxima")

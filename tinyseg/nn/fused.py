@@ -13,6 +13,7 @@ from tinyseg.backend import has_kernel, kernel
 from tinyseg.nn.layers import Conv2d, ConvTranspose2d, ReLU
 from tinyseg.nn.normalization import BatchNorm2d, FrozenBatchNorm2d
 from tinyseg.tensor import is_grad_enabled, tensor_over
+from tinyseg.watching import tell
 
 CONVOLUTIONS = (Conv2d, ConvTranspose2d)
 NORMALISATIONS = (BatchNorm2d, FrozenBatchNorm2d)
@@ -45,6 +46,7 @@ def conv_norm(conv, norm, x, *, more=None, relu=True, residual=None):
     if more is not None and (type(conv) is not Conv2d or conv._hooks):  # a hook sees what the convolution is given
         x, more = ops.cat([x, more], dim=1), None
     if folds:
+        tell("folded", conv=conv, norm=norm)
         scale, shift = (None, conv.bias) if norm is None else _folded(conv, norm)
         how = {"stride": conv.stride, "padding": conv.padding, "dilation": conv.dilation, "groups": conv.groups}
         how |= {"scale": scale, "relu": relu}

@@ -9,6 +9,7 @@ import numpy as np
 
 from tinyseg.backend import is_on_device, moved
 from tinyseg.tensor import Tensor, device_and_dtype
+from tinyseg.watching import tell
 
 
 class Parameter(Tensor):
@@ -351,7 +352,9 @@ class Module:
         raise NotImplementedError(f"{type(self).__name__} has no forward()")
 
     def __call__(self, *args, **kwargs):
+        tell("module begins", module=self)
         output = self.forward(*args, **kwargs)
+        tell("module", module=self)
         for hook in list(self._hooks):
             changed = hook(self, args, output)
             output = output if changed is None else changed
