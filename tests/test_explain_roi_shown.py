@@ -115,6 +115,20 @@ def test_every_box_can_be_drawn(box):
         assert {f"{value:g}" for value in range(12)} <= {text.get_text() for text in on_map.texts}
 
 
+@pytest.mark.parametrize(
+    "box", [(-1.5e38, 1, 1.5e38, 2), (-3e38, -3e38, -2.9e38, 3e37), (0, 0, 3.4e38, 3.4e38)], ids=str
+)
+def test_boxes_at_the_end_of_the_type_s_range(box):
+    """They are traced, drawn and written; places may overflow, and JSON has no infinity."""
+    for trace in all_traces(ramp(np.float32), box, output_size=(2, 3)):
+        text = trace.to_json()
+        json.loads(text, parse_constant=pytest.fail)
+        assert explain.RoITrace.from_json(text).to_json() == text
+        assert np.isfinite(view(trace)).all() and str(trace)
+        trace.figure().draw_without_rendering()
+        Page(trace.html())
+
+
 def test_a_box_off_the_map_is_announced():
     for box, words in (((50, 60, 70, 80), "below, to the right"), ((-9, -8, -5, -6), "above, to the left")):
         for trace in all_traces(ramp(), box, output_size=1):

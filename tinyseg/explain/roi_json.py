@@ -144,7 +144,7 @@ def _pool_axis(axis):
     names = ("first", "stop", "low", "high")
     bins = zip(*(getattr(axis, name).tolist() for name in names), strict=True)
     return {
-        "start": axis.start, "end": axis.end, "size": axis.size, "bin_size": float(axis.bin_size),
+        "start": axis.start, "end": axis.end, "size": axis.size, "bin_size": plain(axis.bin_size),
         "bins": [dict(zip(names, cells, strict=True)) for cells in bins],
     }  # fmt: skip
 
@@ -163,7 +163,7 @@ def _sample_axis(axis):
                 })  # fmt: skip
         bins.append({"samples": samples})
     return {
-        "start": float(axis.start), "size": float(axis.size), "bin_size": float(axis.bin_size), "grid": axis.grid,
+        "start": plain(axis.start), "size": plain(axis.size), "bin_size": plain(axis.bin_size), "grid": axis.grid,
         "edges": None if axis.edges is None else plain(axis.edges), "bins": bins,
     }  # fmt: skip
 
