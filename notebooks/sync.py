@@ -33,6 +33,8 @@ def notebook_text(source):
     seen = {}
     for cell in notebook.cells:
         digest = hashlib.sha256(f"{cell.cell_type}\n{cell.source}".encode()).hexdigest()[:12]
+        if cell.cell_type == "code" and cell.source.endswith("\ntinyseg.manual_seed(0)"):
+            cell.source += ";"  # its result is not shown: a generator and an address, another one each time
         cell.metadata = {name: value for name, value in cell.metadata.items() if name == "tags"}
         seen[digest] = seen.get(digest, 0) + 1
         cell.metadata = nbformat.from_dict({k: v for k, v in cell.metadata.items() if k == "tags"})

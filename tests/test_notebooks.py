@@ -117,7 +117,8 @@ def _stated(text):
     prose = _prose(text)
     prose = re.sub(r"^(#+ )\d+\.? ", r"\1", prose, flags=re.MULTILINE)  # numbers of headings
     prose = re.sub(r"^(\s*)(\*\*)?\d+\.(\*\*)? ", r"\1", prose, flags=re.MULTILINE)  # and of lists
-    prose = re.sub(r"[^.?|\n]*(\n[^.?|\n]+)*\?", " ", prose.replace("e.g.", ""))  # what is asked is not stated
+    sentences = re.split(r"(?<=[.?])\**\s+|\n\n|\|", prose)
+    prose = "  ".join(sentence for sentence in sentences if not sentence.endswith("?"))  # what is asked is not stated
     prose = re.sub(r"\b[Nn]otebooks? \d+(( to |, | and )\d+)*", " ", prose)
     prose = re.sub(r"\b(Python|PyTorch|torchvision|NumPy|Numba|CUDA) \d+(\.\d+)*", " ", prose)
     prose = re.sub(r"\b(1[89]|20)\d\d\b", " ", prose)  # years
