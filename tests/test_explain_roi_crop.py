@@ -107,10 +107,8 @@ def test_random_boxes_equal_the_definition():
                 continue
             trace = crop(group.x, row, *group.how.values())
             if clear_of_the_border(trace):
-                sizes = np.array([width - 1, height - 1] * 2)
-                expected = tensorflow(
-                    trace.features[1], row[1:] * group.how["spatial_scale"] / sizes, trace.output_size
-                )
+                box = row[1:] * group.how["spatial_scale"] / [width, height, width, height]
+                expected = tensorflow(trace.features[1], box, trace.output_size)
                 np.testing.assert_allclose(trace.output[1], expected, rtol=1e-9, atol=1e-9)
                 compared += 1
     assert compared > 250
