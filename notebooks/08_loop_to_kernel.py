@@ -1,6 +1,7 @@
 # %% [markdown]
 # # From a textbook loop to a fast kernel
-# The same sum can take a hundred times as long, or not. This notebook climbs from seven nested loops to the convolution that tinyseg uses, one change at a time, and measures each on your machine.
+# The same sum can take a hundred times as long, or not. This notebook climbs from seven nested loops to the convolution
+# that tinyseg uses, one change at a time, and measures each on your machine.
 #
 # **You will be able to**
 # - count the operations and the bytes of a layer, and say which of the two limits it on your machine;
@@ -8,7 +9,8 @@
 # - name five changes that make a loop fast, and why each helps;
 # - say what a faster kernel may change in the numbers, and what it must not.
 #
-# It takes about 30 minutes, and one or two of computing. You should have read [notebook 2](02_convolution.ipynb); the last part uses RoIAlign, of [notebook 6](06_roi_pool_roi_align.ipynb).
+# It takes about 30 minutes, and one or two of computing. You should have read [notebook 2](02_convolution.ipynb); the
+# last part uses RoIAlign, of [notebook 6](06_roi_pool_roi_align.ipynb).
 
 # %%
 # %matplotlib inline
@@ -28,12 +30,16 @@ rng = tinyseg.manual_seed(0)
 
 # %% [markdown]
 # ## What there is to do
-# The layer of this notebook takes 64 maps of 100 by 152 cells and gives as many of the same size, with kernels of 3 by 3 and a border of zeros. *Kernel* has two meanings that cannot be avoided: the small array of weights, and the function that computes on arrays. Here the second one matters.
+# The layer of this notebook takes 64 maps of 100 by 152 cells and gives as many of the same size, with kernels of 3 by
+# 3 and a border of zeros. *Kernel* has two meanings that cannot be avoided: the small array of weights, and the
+# function that computes on arrays. Here the second one matters.
 #
-# Each output number is a sum over 64 channels and 9 weights, so 576 products, each multiplied and added: one *multiply-add* counts as two *operations*.
+# Each output number is a sum over 64 channels and 9 weights, so 576 products, each multiplied and added: one
+# *multiply-add* counts as two *operations*.
 
 # %% [markdown]
-# **Predict.** How many operations is that in all, and how many bytes must be read and written if every number (4 bytes each) is touched once? Round as you like; the order of magnitude is what counts.
+# **Predict.** How many operations is that in all, and how many bytes must be read and written if every number (4 bytes
+# each) is touched once? Round as you like; the order of magnitude is what counts.
 
 # %%
 channels, height, width, kernel = 64, 100, 152, 3
@@ -49,10 +55,14 @@ assert round(4 * touched / 1e6, 1) == 7.9
 assert round(operations / (4 * touched)) == 141
 
 # %% [markdown]
-# About 1.1 thousand million operations on 7.9 megabytes: 141 operations for each byte. The ratio is called the *arithmetic intensity* of the layer.
+# About 1.1 thousand million operations on 7.9 megabytes: 141 operations for each byte. The ratio is called the
+# *arithmetic intensity* of the layer.
 #
 # ## What the machine can do
-# A processor core has units that multiply and add; they work on *vectors*, several numbers at once. Memory delivers bytes at a rate of its own. Both rates can be measured: the first by a loop that multiplies and adds numbers that never leave the *registers* (the few places where a core can compute), the second by copying arrays that are too large for any *cache* (the small, fast memory near a core).
+# A processor core has units that multiply and add; they work on *vectors*, several numbers at once. Memory delivers
+# bytes at a rate of its own. Both rates can be measured: the first by a loop that multiplies and adds numbers that
+# never leave the *registers* (the few places where a core can compute), the second by copying arrays that are too large
+# for any *cache* (the small, fast memory near a core).
 #
 # To compare like with like, this notebook uses one thread, so one core, until it says otherwise.
 
@@ -65,10 +75,14 @@ print(f"          {peaks['bytes'] / 1e9:.1f} thousand million bytes a second (GB
 print(f"          so {balance:.1f} operations in the time of one byte")
 
 # %% [markdown]
-# A layer that does more operations per byte than this last number is limited by arithmetic; one that does fewer, by memory. Draw the greatest rate over the arithmetic intensity, and you have the *roofline* (Williams, Waterman and Patterson, 2009): a slope where memory is the limit, then a flat roof.
+# A layer that does more operations per byte than this last number is limited by arithmetic; one that does fewer, by
+# memory. Draw the greatest rate over the arithmetic intensity, and you have the *roofline* (Williams, Waterman and
+# Patterson, 2009): a slope where memory is the limit, then a flat roof.
 
 # %% [markdown]
-# **Predict.** ReLU, max(x, 0), reads a number of 4 bytes, does one operation and writes 4 bytes. Batch normalisation at inference is one multiply-add per number. Where do they lie, and how many times faster would they run on a processor with twice as many multipliers?
+# **Predict.** ReLU, max(x, 0), reads a number of 4 bytes, does one operation and writes 4 bytes. Batch normalisation at
+# inference is one multiply-add per number. Where do they lie, and how many times faster would they run on a processor
+# with twice as many multipliers?
 
 
 # %%
@@ -103,7 +117,11 @@ assert measured[0][1] / measured[0][2] == 0.125  # one operation on 8 bytes
 explain.roofline(measured, peaks, title="Four layers on 64 maps of 400 x 400, one core")
 
 # %% [markdown]
-# ReLU does 0.125 operations per byte. It lies far to the left, at the slope (a little above it where a cache kept a part of the map): a second multiplier would have nothing to do, and only less traffic helps. This is why a fast library computes the ReLU while the convolution before it still holds the number in a register. The 3x3 convolution lies far to the right: there the multipliers are all that counts. It may even lie above the roof; how that is possible comes below.
+# ReLU does 0.125 operations per byte. It lies far to the left, at the slope (a little above it where a cache kept a
+# part of the map): a second multiplier would have nothing to do, and only less traffic helps. This is why a fast
+# library computes the ReLU while the convolution before it still holds the number in a register. The 3x3 convolution
+# lies far to the right: there the multipliers are all that counts. It may even lie above the roof; how that is possible
+# comes below.
 #
 # ## The first rung: the formula
 # Here is the textbook, compiled: seven loops, and a test for the border in the innermost.
@@ -113,7 +131,8 @@ rungs = ladder.rungs("conv2d")
 print(inspect.getsource(rung1_textbook._textbook_kernel.py_func))
 
 # %% [markdown]
-# `@jit` has Numba turn the function into machine code. How much does that alone give? Python itself would take minutes for so many operations, so it computes a corner of 8 by 8 outputs of one channel, and we scale the time up.
+# `@jit` has Numba turn the function into machine code. How much does that alone give? Python itself would take minutes
+# for so many operations, so it computes a corner of 8 by 8 outputs of one channel, and we scale the time up.
 
 # %% [markdown]
 # **Predict.** How many times faster than Python is the very same loop, compiled: 2, 20 or 200 times?
@@ -146,9 +165,12 @@ print(f"Python, scaled up: {in_python:.0f} s; compiled: {compiled:.1f} s; {in_py
 assert in_python / compiled > 20
 
 # %% [markdown]
-# More than 20 times, and on most machines far more. Python looks up types and makes an object for each number; machine code does not.
+# More than 20 times, and on most machines far more. Python looks up types and makes an object for each number; machine
+# code does not.
 #
-# And yet the compiled loop is nowhere near the roof. Two reasons: every multiply-add waits for the one before, since they all add to the same `total`, and the compiler must keep their order; and the test for the border keeps it from computing several pixels at once.
+# And yet the compiled loop is nowhere near the roof. Two reasons: every multiply-add waits for the one before, since
+# they all add to the same `total`, and the compiler must keep their order; and the test for the border keeps it from
+# computing several pixels at once.
 #
 # ## The climb
 # The ladder has seven rungs. Each changes one thing against the rung before, and says why in its docstring:
@@ -159,7 +181,8 @@ for number, rung in enumerate(rungs, 1):
 assert len(rungs) == 7
 
 # %% [markdown]
-# **Predict.** Which of these changes gains most on one thread? Which gains nothing on one thread? Write down your order before you run the next cell. It compiles the rungs, checks each against the naive kernel, and times them in turns.
+# **Predict.** Which of these changes gains most on one thread? Which gains nothing on one thread? Write down your order
+# before you run the next cell. It compiles the rungs, checks each against the naive kernel, and times them in turns.
 
 # %%
 climb = bench.climb("conv2d", "M", (), Effort(9, 3), peaks)
@@ -168,9 +191,12 @@ bench.draw([climb], {"processor": "this machine", "threads": 1})
 
 # %% [markdown]
 # Read the bars from top to bottom:
-# - **order.** The innermost loop now runs along a row. Neighbouring pixels lie side by side in memory and their sums do not wait for each other, so one vector instruction handles several of them. Nothing about the formula changed, only which loop is inside.
+# - **order.** The innermost loop now runs along a row. Neighbouring pixels lie side by side in memory and their sums do
+#   not wait for each other, so one vector instruction handles several of them. Nothing about the formula changed, only
+#   which loop is inside.
 # - **threads.** Each output map is a task of its own. With one thread this gains nothing.
-# - **reuse.** The rung before loads a pixel and a sum, and stores the sum, for a single multiply-add. Four output channels and three kernel columns at once make twelve multiply-adds of seven loads.
+# - **reuse.** The rung before loads a pixel and a sum, and stores the sum, for a single multiply-add. Four output
+#   channels and three kernel columns at once make twelve multiply-adds of seven loads.
 # - **tile.** A block of sums stays in registers until it is complete, so it is stored once.
 # - **winograd.** Fewer multiplications for the same result; see below.
 # - **final.** What `tinyseg.ops.conv2d` runs: the best of these for the shape at hand.
@@ -206,7 +232,9 @@ print(f"1 thread: {seconds_alone * 1e3:.2f} ms; {cores} threads: {seconds_togeth
 assert (alone == together).all()
 
 # %% [markdown]
-# To the last bit. Each sum is added up by one thread, in the same order whoever does it. That is a rule for all of tinyseg's kernels on the CPU: the result does not depend on the number of threads. Speed is another matter: with something else running on your machine, a thread waits for its neighbour, and two may take longer than one.
+# To the last bit. Each sum is added up by one thread, in the same order whoever does it. That is a rule for all of
+# tinyseg's kernels on the CPU: the result does not depend on the number of threads. Speed is another matter: with
+# something else running on your machine, a thread waits for its neighbour, and two may take longer than one.
 #
 # ## What may change in the numbers
 # A faster kernel adds in another order, and floating-point addition rounds after each step. So the last digits differ.
@@ -226,9 +254,13 @@ assert error["winograd"] < 1e-4
 assert error["winograd"] > 2 * error["tile"]
 
 # %% [markdown]
-# All but one stay below 2e-6. Winograd's method (Lavin and Gray, 2016) computes outputs in patches of 4 by 4 from 6 by 6 pixels, transforms both sides, and multiplies 36 pairs where the textbook multiplies 144: a quarter, which is how a point gets above the roof. The transforms contain factors up to 8, and rounding grows with them. tinyseg uses it where it pays; `tinyseg.use_winograd(False)` does without.
+# All but one stay below 2e-6. Winograd's method (Lavin and Gray, 2016) computes outputs in patches of 4 by 4 from 6 by
+# 6 pixels, transforms both sides, and multiplies 36 pairs where the textbook multiplies 144: a quarter, which is how a
+# point gets above the roof. The transforms contain factors up to 8, and rounding grows with them. tinyseg uses it where
+# it pays; `tinyseg.use_winograd(False)` does without.
 #
-# What must *not* change: which number wins a tie, what happens to NaN and infinity, and what lies beyond the border. The tests hold every fast kernel against the naive one on those too.
+# What must *not* change: which number wins a tie, what happens to NaN and infinity, and what lies beyond the border.
+# The tests hold every fast kernel against the naive one on those too.
 
 # %%
 a, g, b = rung6_winograd.transform_matrices()
@@ -238,7 +270,9 @@ assert 36 / 144 == 1 / 4
 
 # %% [markdown]
 # ## Another operator, another ladder
-# RoIAlign reads a few cells for each output, at places that depend on the box. Its ladder begins as badly, but for another reason: where a sample lies, and with which weights, is the same for all channels, and the textbook works it out again for each.
+# RoIAlign reads a few cells for each output, at places that depend on the box. Its ladder begins as badly, but for
+# another reason: where a sample lies, and with which weights, is the same for all channels, and the textbook works it
+# out again for each.
 
 # %%
 for number, rung in enumerate(ladder.rungs("roi_align"), 1):
@@ -258,10 +292,13 @@ points = [(step.name, climb.flops, climb.bytes, step.spread.median) for step in 
 explain.roofline(points, peaks, title="The ladder of roi_align: 100 boxes on 256 maps of 50 x 68, one core")
 
 # %% [markdown]
-# It does few operations per byte, so memory is the nearer limit. The large steps are the ones that change how memory is read: all channels of a cell side by side (`channels_last`), so that a cache line that is fetched is used to its end, and sums that stay in registers.
+# It does few operations per byte, so memory is the nearer limit. The large steps are the ones that change how memory is
+# read: all channels of a cell side by side (`channels_last`), so that a cache line that is fetched is used to its end,
+# and sums that stay in registers.
 #
 # ## A whole network
-# `explain.plan` runs a network and lists every kernel call: what was folded into the same pass, which algorithm was chosen for the shape, the least time that the roofline allows, and the measured one.
+# `explain.plan` runs a network and lists every kernel call: what was folded into the same pass, which algorithm was
+# chosen for the shape, the least time that the roofline allows, and the measured one.
 
 # %%
 tinyseg.set_num_threads()
@@ -273,7 +310,8 @@ plan
 explain.roofline(plan, title="A small U-Net, 128 x 128, all cores")
 
 # %% [markdown]
-# Convolutions of few channels lie on the slope, those of many near the roof. A network is fast when its large layers are near the roof, and its small ones are few.
+# Convolutions of few channels lie on the slope, those of many near the roof. A network is fast when its large layers
+# are near the roof, and its small ones are few.
 
 # %% [markdown]
 # ## Questions
@@ -286,28 +324,33 @@ answer = ...
 tinyseg.lessons.check("speed.1", answer)
 
 # %% [markdown]
-# 2. A machine does 200 GFLOP/s and copies 20 GB/s. A kernel does 4 operations per byte. How many GFLOP/s can it reach at most?
+# 2. A machine does 200 GFLOP/s and copies 20 GB/s. A kernel does 4 operations per byte. How many GFLOP/s can it reach
+#    at most?
 
 # %%
 answer = ...
 tinyseg.lessons.check("speed.2", answer)
 
 # %% [markdown]
-# 3. Someone replaces the multiplication in a ReLU-like layer by a cheaper instruction. How many times as fast does the layer get on that machine, if it did 0.125 operations per byte before?
+# 3. Someone replaces the multiplication in a ReLU-like layer by a cheaper instruction. How many times as fast does the
+#    layer get on that machine, if it did 0.125 operations per byte before?
 
 # %%
 answer = ...
 tinyseg.lessons.check("speed.3", answer)
 
 # %% [markdown]
-# 4. Winograd's method with patches of 4 by 4: how many multiplications per output and input channel are left of the textbook's nine?
+# 4. Winograd's method with patches of 4 by 4: how many multiplications per output and input channel are left of the
+#    textbook's nine?
 
 # %%
 answer = ...
 tinyseg.lessons.check("speed.4", answer)
 
 # %% [markdown]
-# 5. In rung 2, why can several pixels be computed at once, and not in rung 1? Answer `"sums"` if it is since neighbouring sums do not wait for each other, `"threads"` if more cores take part, `"cache"` if fewer bytes are read.
+# 5. In rung 2, why can several pixels be computed at once, and not in rung 1? Answer `"sums"` if it is since
+#    neighbouring sums do not wait for each other, `"threads"` if more cores take part, `"cache"` if fewer bytes are
+#    read.
 
 # %%
 answer = ...

@@ -1,6 +1,7 @@
 # %% [markdown]
 # # Break it
-# Everything so far went well. Here it does not: boxes that are no boxes, pictures without objects, a batch of one, sizes that do not fit. Each of these turns up sooner or later in real training runs, usually at night.
+# Everything so far went well. Here it does not: boxes that are no boxes, pictures without objects, a batch of one,
+# sizes that do not fit. Each of these turns up sooner or later in real training runs, usually at night.
 #
 # **You will be able to**
 # - say beforehand which of these ends in an error, which in an odd number, and which is fine;
@@ -36,7 +37,8 @@ def attempt(what, call):
 # The ramp of notebook 6 again, and RoI operators with 2 by 2 bins.
 
 # %% [markdown]
-# **Predict.** What do RoIPool and RoIAlign (aligned, 2 by 2 samples) make of a box that is reversed, (3, 3, 1, 1)? Of a box without area, (2, 2, 2, 2)?
+# **Predict.** What do RoIPool and RoIAlign (aligned, 2 by 2 samples) make of a box that is reversed, (3, 3, 1, 1)? Of a
+# box without area, (2, 2, 2, 2)?
 
 # %%
 ramp = Tensor(np.arange(25.0).reshape(1, 1, 5, 5))
@@ -60,7 +62,10 @@ assert (reversed_pool == 18).all() and reversed_align.tolist() == [[12, 11], [7,
 assert (empty_pool == 12).all() and (empty_align == 9).all()
 
 # %% [markdown]
-# None of them is an error. RoIPool makes any box at least one cell large: of the reversed one it takes the cell at its start, 18 in row 3 and column 3; of the empty one the cell 12. RoIAlign takes the reversed box as it comes and walks it backwards, so the result is mirrored. The empty one has all samples in one place, and its value there is 9, between the cells 6, 7, 11 and 12.
+# None of them is an error. RoIPool makes any box at least one cell large: of the reversed one it takes the cell at its
+# start, 18 in row 3 and column 3; of the empty one the cell 12. RoIAlign takes the reversed box as it comes and walks
+# it backwards, so the result is mirrored. The empty one has all samples in one place, and its value there is 9, between
+# the cells 6, 7, 11 and 12.
 #
 # With `sampling_ratio=-1`, as many samples as the bin has cells, these boxes have no samples, or less than none.
 
@@ -80,11 +85,16 @@ assert isinstance(adaptive_reversed, ValueError) and isinstance(nan, ValueError)
 assert 0 < huge.max() < 1e-12
 
 # %% [markdown]
-# - Without area and with an adaptive number of samples the mean of nothing is taken to be 0. So the same box gives 9 or 0, by a parameter that seems to be about precision.
-# - A reversed box is an error in this mode: torchvision's own code throws for some of them and gives 0 for others, so nothing can be relied on.
-# - NaN and infinite coordinates are errors, always. In compiled code, a NaN that becomes an index reads memory that is not yours; the check runs before any kernel does. Where do NaN boxes come from? From `exp(dh)` of an untrained network, which is why detectors clamp `dh` at log(1000 / 16), which is 4.14.
+# - Without area and with an adaptive number of samples the mean of nothing is taken to be 0. So the same box gives 9 or
+#   0, by a parameter that seems to be about precision.
+# - A reversed box is an error in this mode: torchvision's own code throws for some of them and gives 0 for others, so
+#   nothing can be relied on.
+# - NaN and infinite coordinates are errors, always. In compiled code, a NaN that becomes an index reads memory that is
+#   not yours; the check runs before any kernel does. Where do NaN boxes come from? From `exp(dh)` of an untrained
+#   network, which is why detectors clamp `dh` at log(1000 / 16), which is 4.14.
 # - A box off the map gives 0.
-# - A huge box has 10 to the 18 samples, nearly all of them off the map. The kernel visits those on the map and divides by the full count. Nothing hangs, and the answer is next to 0, as it should be.
+# - A huge box has 10 to the 18 samples, nearly all of them off the map. The kernel visits those on the map and divides
+#   by the full count. Nothing hangs, and the answer is next to 0, as it should be.
 
 # %%
 assert round(np.log(1000 / 16), 2) == 4.14
@@ -94,7 +104,8 @@ assert (1e9) ** 2 == 10.0**18
 # ## Nothing at all
 
 # %% [markdown]
-# **Predict.** No boxes: what is the shape of the output? A picture without objects in training: which of the losses of a Mask R-CNN are NaN?
+# **Predict.** No boxes: what is the shape of the output? A picture without objects in training: which of the losses of
+# a Mask R-CNN are NaN?
 
 # %%
 nothing = attempt("no boxes", lambda: ops.roi_align(ramp, np.zeros((0, 5)), 2, aligned=True).shape)
@@ -114,12 +125,15 @@ assert losses["loss_mask"].item() == losses["loss_box_reg"].item() == losses["lo
 assert losses["loss_objectness"].item() > 0
 
 # %% [markdown]
-# None is NaN. An empty array has a shape, (0, 1, 2, 2), and kernels over it do nothing. Losses over no objects are 0, not 0 / 0. The other two losses are not 0: the picture teaches what background looks like. Data sets do contain such pictures; a loader that leaves them out throws good examples away.
+# None is NaN. An empty array has a shape, (0, 1, 2, 2), and kernels over it do nothing. Losses over no objects are 0,
+# not 0 / 0. The other two losses are not 0: the picture teaches what background looks like. Data sets do contain such
+# pictures; a loader that leaves them out throws good examples away.
 #
 # ## Objects that are wrong
 
 # %% [markdown]
-# **Predict.** Which of these targets does the detector refuse? A box without width; a label 7 where there are 3 classes; a label 0; a picture in whole numbers from 0 to 255.
+# **Predict.** Which of these targets does the detector refuse? A box without width; a label 7 where there are 3
+# classes; a label 0; a picture in whole numbers from 0 to 255.
 
 
 # %%
@@ -143,13 +157,16 @@ assert all(isinstance(error, ValueError | TypeError) for error in refused)
 assert np.iinfo(np.uint8).max == 255  # of a picture in whole numbers of 8 bits
 
 # %% [markdown]
-# All four. Class 0 is the background, so objects count from 1, and with 3 classes the last is 2. Pictures are floats from 0 to 1: a detector fed with 0 to 255 would run, and learn little, because its first activations would be hundreds of times too large. An error at the start is cheaper than a wasted night.
+# All four. Class 0 is the background, so objects count from 1, and with 3 classes the last is 2. Pictures are floats
+# from 0 to 1: a detector fed with 0 to 255 would run, and learn little, because its first activations would be hundreds
+# of times too large. An error at the start is cheaper than a wasted night.
 #
 # ## A batch of one
 # Batch normalisation (notebook 3) subtracts the mean of a channel over the batch and divides by its standard deviation.
 
 # %% [markdown]
-# **Predict.** What happens in training with a single picture, when the map is 1 by 1? When it is 2 by 2, with all values equal?
+# **Predict.** What happens in training with a single picture, when the map is 1 by 1? When it is 2 by 2, with all
+# values equal?
 
 # %%
 norm = nn.BatchNorm2d(3)
@@ -158,7 +175,9 @@ equal = attempt("2 x 2, all equal", lambda: np.unique(norm(Tensor(np.full((1, 3,
 assert isinstance(single, ValueError) and equal.tolist() == [0]
 
 # %% [markdown]
-# One value has no variance: an error, as in PyTorch. Equal values have variance 0; the small `eps` in the square root keeps the division finite, and the result is 0. With very small batches the statistics are noise even where nothing fails; detectors, which train on one or two large pictures at a time, therefore *freeze* them.
+# One value has no variance: an error, as in PyTorch. Equal values have variance 0; the small `eps` in the square root
+# keeps the division finite, and the result is 0. With very small batches the statistics are noise even where nothing
+# fails; detectors, which train on one or two large pictures at a time, therefore *freeze* them.
 #
 # ## Sizes that do not fit
 # A U-Net with two poolings halves the picture twice and doubles it twice. 37 is odd.
@@ -179,13 +198,16 @@ assert odd == (1, 1, 37, 50)
 assert skip == (1, 1, 36, 50) and isinstance(joined, Exception)
 
 # %% [markdown]
-# 37 halved is 18, and doubled 36: what comes up does not fit beside what was kept on the way down. tinyseg's U-Net pads the picture to a multiple of 4 by reflection, and cuts the result back to 37 by 50. The original U-Net cut the other side instead, and lost a border.
+# 37 halved is 18, and doubled 36: what comes up does not fit beside what was kept on the way down. tinyseg's U-Net pads
+# the picture to a multiple of 4 by reflection, and cuts the result back to 37 by 50. The original U-Net cut the other
+# side instead, and lost a border.
 #
 # ## Loss and NaN
 # Cross entropy is -log(softmax). Written as the formula says, it takes exp of the raw scores.
 
 # %% [markdown]
-# **Predict.** What is the loss for scores (1000, 0) and true class 0? For true class 1? And with the formula, in float32?
+# **Predict.** What is the loss for scores (1000, 0) and true class 0? For true class 1? And with the formula, in
+# float32?
 
 
 # %%
@@ -204,7 +226,10 @@ assert ops.cross_entropy(scores, np.array([0])).item() == 0 and ops.cross_entrop
 assert np.isnan(by_formula([1000, 0], 0))
 
 # %% [markdown]
-# exp(1000) is infinite in every float, and infinity by infinity is NaN. The library subtracts the largest score first, which changes nothing in exact arithmetic; so the losses are 0 and 1000. `binary_cross_entropy_with_logits` does the same for one score. If your loss is NaN, look first for an `exp`, a `log`, a division or a square root that you wrote yourself.
+# exp(1000) is infinite in every float, and infinity by infinity is NaN. The library subtracts the largest score first,
+# which changes nothing in exact arithmetic; so the losses are 0 and 1000. `binary_cross_entropy_with_logits` does the
+# same for one score. If your loss is NaN, look first for an `exp`, a `log`, a division or a square root that you wrote
+# yourself.
 #
 # ## Gradients that add up
 
@@ -219,12 +244,15 @@ print(x.grad.numpy())
 assert x.grad.numpy().tolist() == [18] == [3 * 6]
 
 # %% [markdown]
-# 18, since gradients add up until somebody clears them: `optimiser.zero_grad()` before each step. Adding up is on purpose. It lets two losses share a network, or a large batch be worked through in pieces; forgotten, it looks like a learning rate that grows.
+# 18, since gradients add up until somebody clears them: `optimiser.zero_grad()` before each step. Adding up is on
+# purpose. It lets two losses share a network, or a large batch be worked through in pieces; forgotten, it looks like a
+# learning rate that grows.
 #
 # ## Small numbers beside large ones
 
 # %% [markdown]
-# **Predict.** In float32, how much is 100,000,000 + 1? And how large is a float32 sum of twenty million ones, added one by one?
+# **Predict.** In float32, how much is 100,000,000 + 1? And how large is a float32 sum of twenty million ones, added one
+# by one?
 
 # %%
 print(np.float32(1e8) + np.float32(1))
@@ -234,7 +262,9 @@ assert np.float32(1e8) + np.float32(1) == 100_000_000
 assert one_by_one == 2**24 == 16_777_216
 
 # %% [markdown]
-# A float32 has 24 bits for its digits. At 16,777,216 the next number is 2 further on, so adding 1 changes nothing, and the sum of twenty million ones stays there. Sums over a large map are added in parts for this reason, and counts are kept in whole numbers. It is also why two kernels that add in different orders differ in the last digits.
+# A float32 has 24 bits for its digits. At 16,777,216 the next number is 2 further on, so adding 1 changes nothing, and
+# the sum of twenty million ones stays there. Sums over a large map are added in parts for this reason, and counts are
+# kept in whole numbers. It is also why two kernels that add in different orders differ in the last digits.
 
 # %%
 assert np.spacing(np.float32(2**24)) == 2 and np.finfo(np.float32).nmant + 1 == 24
@@ -243,7 +273,8 @@ assert np.spacing(np.float32(2**24)) == 2 and np.finfo(np.float32).nmant + 1 == 
 # ## Equal scores
 
 # %% [markdown]
-# **Predict.** Which one of three boxes, one on top of the other and all with score 0.5, survives non-maximum suppression? And two boxes without area in the same place?
+# **Predict.** Which one of three boxes, one on top of the other and all with score 0.5, survives non-maximum
+# suppression? And two boxes without area in the same place?
 
 # %%
 stack = np.array([[0, 0, 4, 4], [0, 0, 4, 4], [0, 0, 4, 4.0]])
@@ -252,7 +283,8 @@ flat = attempt("no area", lambda: ops.nms(np.array([[1, 1, 1, 1], [1, 1, 1, 1.0]
 assert kept.tolist() == [0] and flat.tolist() == [0, 1]
 
 # %% [markdown]
-# The first of the equal ones stays, in every backend: a result that depended on chance could not be tested. The two boxes without area both stay: their overlap is 0 / 0, and a comparison with NaN is never true.
+# The first of the equal ones stays, in every backend: a result that depended on chance could not be tested. The two
+# boxes without area both stay: their overlap is 0 / 0, and a comparison with NaN is never true.
 #
 # ## Too good to be true
 # Here is a small network that "segments" noise with a Dice of 1.
@@ -271,7 +303,9 @@ print("Dice of background and foreground:", dice(counts))
 assert dice(counts)[0] == 1
 
 # %% [markdown]
-# Nothing is there, nothing is found, and the background alone is scored as perfect. Look at the class that you care about; and look at the pictures, always. The second classic is that the same picture lies in the training set and in the held-out set under two names.
+# Nothing is there, nothing is found, and the background alone is scored as perfect. Look at the class that you care
+# about; and look at the pictures, always. The second classic is that the same picture lies in the training set and in
+# the held-out set under two names.
 
 # %% [markdown]
 # ## Questions
@@ -291,7 +325,8 @@ answer = ...
 tinyseg.lessons.check("mistakes.2", answer)
 
 # %% [markdown]
-# 3. You call `backward()` on the same loss twice without `zero_grad()`, then take a step with learning rate 0.1. Which learning rate, with a single `backward()`, would have moved plain gradient descent as far?
+# 3. You call `backward()` on the same loss twice without `zero_grad()`, then take a step with learning rate 0.1. Which
+#    learning rate, with a single `backward()`, would have moved plain gradient descent as far?
 
 # %%
 answer = ...
@@ -305,7 +340,8 @@ answer = ...
 tinyseg.lessons.check("mistakes.4", answer)
 
 # %% [markdown]
-# 5. Your loss becomes NaN at step 300, in `-log(p)` of your own. Which change mends it? `"logits"`, to compute the loss from the raw scores; `"clip"`, to clip the gradient; `"float64"`, to compute in float64.
+# 5. Your loss becomes NaN at step 300, in `-log(p)` of your own. Which change mends it? `"logits"`, to compute the loss
+#    from the raw scores; `"clip"`, to clip the gradient; `"float64"`, to compute in float64.
 
 # %%
 answer = ...
