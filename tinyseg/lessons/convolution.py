@@ -26,6 +26,7 @@ def _gradients(picture, weight, dy, **options):
     """Return the gradients of picture and weights."""
     x, table = (Tensor(np.array(a, np.float64)[None, None], requires_grad=True) for a in (picture, weight))
     ops.conv2d(x, table, **options).backward(np.array(dy, np.float64)[None, None])
+    assert x.grad is not None and table.grad is not None  # for the type checker
     return x.grad.numpy()[0, 0], table.grad.numpy()[0, 0]
 
 
