@@ -120,7 +120,7 @@ def test_large_networks_are_drawn_by_blocks():
     maps = explain.feature_maps(models.resnet18(width=2).train(), picture(3, 32, 32))
     assert len(maps) > 40
     names = maps._outermost()
-    assert names == ["conv1", "bn1", "layer1", "layer2", "layer3", "layer4"] or set(names) >= {"layer1", "layer4"}
+    assert {"conv1", "layer1", "layer2", "layer3", "layer4"} <= set(names)
     assert len(names) <= 20
 
 

@@ -50,7 +50,7 @@ def draw_field(field, picture, counts, width):
         bar.set_label("mean size of the gradient, of the largest", fontsize=8)
         bar.ax.tick_params(labelsize=7)
     handles = _handles(field, shown is not None)
-    figure.legend(handles=handles, loc="outside lower left", ncols=3, fontsize=8, frameon=False)
+    figure.legend(handles=handles, loc="outside lower left", ncols=3 if width > 9 else 1, fontsize=8, frameon=False)
     return figure
 
 
