@@ -105,7 +105,7 @@ def graph(model, shape, *, backward=False):
     >>> [node.operator for node in graph.nodes][:4]
     ['input', 'conv2d + norm + relu', 'conv2d + norm + relu', 'max_pool2d']
     >>> graph.totals()["parameters"]
-    1893
+    1749
     """
     if not isinstance(model, Module):
         raise TypeError(f"model is a {type(model).__name__}; expected a Module")
