@@ -22,10 +22,12 @@ import numpy as np
 
 import tinyseg
 from kernels import cpu, naive
+from kernels.naive.conv2d import _conv2d_kernel
 from tinyseg import Tensor, explain, ops
 from tinyseg.explain import Mark
 
 tinyseg.manual_seed(0)
+rng = np.random.default_rng(0)
 
 # %% [markdown]
 # ## One number
@@ -57,9 +59,8 @@ products = window * weight[0, 0]
 first = products.sum()
 
 assert first == 37
-explain.maps(
-    window, weight, products, titles=["window", "weight", f"products, sum {first:.0f}"], operators=["times", "="]
-)
+titles = ["window", "weight", f"products, sum {first:.0f}"]
+explain.maps(window, weight, products, titles=titles, operators=["times", "="])
 
 # %% [markdown]
 # The sum is 37. That is one number of the output, the one in row 0 and column 0.
@@ -88,18 +89,13 @@ print("one to the right:", right, "  one down:", down)
 y = ops.conv2d(Tensor(x), Tensor(weight)).numpy()
 
 assert y[0, 0, 0, 0] == 37 and y[0, 0, 0, 1] == right and y[0, 0, 1, 0] == down
-explain.maps(
-    x, weight, y, titles=["x", "weight", "y: the output"], operators=["*", "="],
-    marks=[Mark(0, 1, 2, 3, 3, "a window"), Mark(2, 1, 2, label="its output")],
-)  # fmt: skip
+assert y.shape == (1, 1, 3, 3)  # 3x3
+marks = [Mark(0, 1, 2, 3, 3, "a window"), Mark(2, 1, 2, label="its output")]
+explain.maps(x, weight, y, titles=["x", "weight", "y: the output"], operators=["*", "="], marks=marks)
 
 # %% [markdown]
 # In figures, ∗ stands for "convolved with". A window of three rows fits into five rows at three heights, so the output
 # is 3x3. It is a map again: the output in row 1 and column 2 is about the window whose corner is in row 1 and column 2.
-
-# %%
-assert y.shape == (1, 1, 3, 3)  # 3x3
-np.testing.assert_array_equal(y[0, 0, 1, 2], (x[0, 0, 1:4, 2:5] * weight[0, 0]).sum())
 
 # %% [markdown]
 # ## Stride, padding, dilation
@@ -114,19 +110,18 @@ strided = ops.conv2d(Tensor(x), Tensor(weight), stride=2).numpy()
 
 np.testing.assert_array_equal(strided, y[:, :, ::2, ::2])
 assert strided.shape == (1, 1, 2, 2)  # 2x2
-corners = [(0, 0), (0, 2), (2, 0), (2, 2)]
-explain.maps(
-    x, weight, strided, titles=["x", "weight", "y, stride 2"], operators=["*", "="],
-    marks=[Mark(0, row, column, 3, 3, f"window {i}") for i, (row, column) in enumerate(corners)]
-    + [Mark(2, row // 2, column // 2, label=f"window {i}") for i, (row, column) in enumerate(corners)],
-)  # fmt: skip
+marks = []
+for i, (row, column) in enumerate(np.ndindex(2, 2)):
+    marks += [Mark(0, 2 * row, 2 * column, 3, 3, f"window {i}"), Mark(2, row, column, label=f"window {i}")]
+explain.maps(x, weight, strided, titles=["x", "weight", "y, stride 2"], operators=["*", "="], marks=marks)
 
 # %% [markdown]
 # It is 2x2: every other row and every other column of the map with a stride of 1. The windows still overlap, because
 # they are three pixels wide and two apart.
 #
 # *Padding* puts rows and columns of zeros around the picture, so that windows may reach beyond its border. With a
-# padding of 1 and a 3x3 table the output has the picture's own size; U-Net uses this in all its layers.
+# padding of 1 and a 3x3 table the output has the picture's own size; networks for segmentation do this in most of their
+# layers.
 #
 # **Predict.** What is the output in the upper left corner? Only four of the weights lie on the picture there.
 
@@ -137,12 +132,11 @@ corner = x[0, 0, 0, 0] * 1 + x[0, 0, 0, 1] * -1 + x[0, 0, 1, 0] * 0 + x[0, 0, 1,
 assert padded[0, 0, 0, 0] == corner == 17
 assert padded.shape == x.shape
 np.testing.assert_array_equal(padded[:, :, 1:4, 1:4], y)
-explain.maps(
-    np.pad(x[0, 0], 1), weight, padded, titles=["x with its padding", "weight", "y, padding 1"],
-    operators=["*", "="], origins=[(-1, -1), (0, 0), (0, 0)],
-    marks=[Mark(0, 0, 0, 5, 5, "the picture"), Mark(0, -1, -1, 3, 3, "first window"),
-           Mark(2, 0, 0, label="first window"), Mark(2, 1, 1, 3, 3, "as without padding")],
-)  # fmt: skip
+marks = [Mark(0, 0, 0, 5, 5, "the picture"), Mark(0, -1, -1, 3, 3, "first window")]
+marks += [Mark(2, 0, 0, label="first window"), Mark(2, 1, 1, 3, 3, "as without padding")]
+bordered, origins = np.pad(x[0, 0], 1), [(-1, -1), (0, 0), (0, 0)]
+titles = ["x with its padding", "weight", "y, padding 1"]
+explain.maps(bordered, weight, padded, titles=titles, operators=["*", "="], origins=origins, marks=marks)
 
 # %% [markdown]
 # The corner is 17. The rows and columns of the padding count from -1 in the figure, so that the picture's own pixels
@@ -159,10 +153,8 @@ dilated = ops.conv2d(Tensor(x), Tensor(weight), dilation=2).numpy()
 
 assert dilated.size == 1
 assert dilated[0, 0, 0, 0] == 0 * 1 + 2 * 2 + 12 * 1 - 14 * 1 + 24 * 3 == 74
-explain.maps(
-    x, weight, dilated, titles=["x", "weight", "y, dilation 2"], operators=["*", "="],
-    marks=[Mark(0, row, column, label="pixels that are read") for row in (0, 2, 4) for column in (0, 2, 4)],
-)  # fmt: skip
+marks = [Mark(0, row, column, label="pixels that are read") for row in (0, 2, 4) for column in (0, 2, 4)]
+explain.maps(x, weight, dilated, titles=["x", "weight", "y, dilation 2"], operators=["*", "="], marks=marks)
 
 # %% [markdown]
 # Only one: the nine weights now span all five rows and columns. Its value is 74.
@@ -214,10 +206,8 @@ both = ops.conv2d(Tensor(two), Tensor(tables)).numpy()
 
 parts = [naive.conv2d_forward(two[:, c : c + 1], tables[:, c : c + 1]) for c in range(2)]
 np.testing.assert_array_equal(both, parts[0] + parts[1])
-explain.maps(
-    two[:, :1], tables[:, :1], two[:, 1:], tables[:, 1:], both,
-    titles=["x, channel 0", "weight 0, 0", "x, channel 1", "weight 0, 1", "y, channel 0"], operators=list("*+*="),
-)  # fmt: skip
+titles = ["x, channel 0", "weight[0, 0]", "x, channel 1", "weight[0, 1]", "y, channel 0"]
+explain.maps(two[:, :1], tables[:, :1], two[:, 1:], tables[:, 1:], both, titles=titles, operators=list("*+*="))
 
 # %% [markdown]
 # A *bias*, one number for each output channel, is added at the end.
@@ -244,8 +234,8 @@ assert layer.weight.size + layer.bias.size == 1168
 grouped = tinyseg.nn.Conv2d(8, 16, 3, groups=4)
 print("weight", grouped.weight.shape)
 assert grouped.weight.size == 288 and layer.weight.size / grouped.weight.size == 4
+assert grouped.weight.shape[1] == 2  # of 8 input channels
 
-rng = np.random.default_rng(0)
 eight = rng.normal(size=(1, 8, 6, 6))
 tables = rng.normal(size=(16, 2, 3, 3))
 whole = naive.conv2d_forward(eight, tables, groups=4)
@@ -257,19 +247,16 @@ np.testing.assert_array_equal(whole, np.concatenate(parts, axis=1))
 # separate layers side by side, as the last line checks. With as many groups as channels, each channel is convolved on
 # its own; such layers are called *depthwise*.
 
-# %%
-assert grouped.weight.shape[1] == 2 and eight.shape[1] == 8
-
 # %% [markdown]
 # ## The textbook kernel
-# The definition of every operator of this library is a plain loop in `kernels/naive`. This is the one that computed the
-# maps above. `N`, `C`, `H`, `W` are the sizes of the picture, `O`, `oH`, `oW` those of the output, `kH`, `kW` the
-# kernel size, and `s`, `p`, `d` before `H` and `W` mean stride, padding and dilation. `@jit` has Numba compile the loop
-# to machine code; it runs as plain Python too.
+# The definition of every operator of this library is a plain loop in `kernels/naive`. This one is what
+# `naive.conv2d_forward` runs after it has checked its arguments. `N`, `C`, `H`, `W` are the sizes of the picture, `O`,
+# `oH`, `oW` those of the output, `kH`, `kW` the kernel size, and `s`, `p`, `d` before `H` and `W` mean stride, padding
+# and dilation. In the line of description, "kernel" is the table, and "patch" the window. `@jit` has Numba compile the
+# loop to machine code; it runs as plain Python too.
 
 # %%
-loop = naive.conv2d_forward.__globals__["_conv2d_kernel"]  # what the public function runs after its checks
-print(inspect.getsource(loop.py_func))
+print(inspect.getsource(_conv2d_kernel.py_func))
 
 # %% [markdown]
 # Seven loops: one for each axis of the output, and one for each axis of the weights but the first. The two lines with
@@ -295,17 +282,17 @@ for ky, kx in np.ndindex(3, 3):
 
 assert total == naive.conv2d_forward(x, weight, stride=2, padding=1)[0, 0, 0, 2]
 assert outside == 5 and total == 4
+assert [oy * stride - padding + ky for ky in (0, 2)] == [-1, 1]  # rows
+assert [ox * stride - padding + kx for kx in (0, 2)] == [3, 5]  # columns
 
 # %% [markdown]
 # It reads rows -1 to 1 and columns 3 to 5. Five of these places are outside; what is left gives 4.
 #
 # The fast kernels in `kernels/cpu` compute the same numbers in another order, many at a time. How they do it is the
-# subject of [a later notebook](08_loop_to_kernel.ipynb); here you only check that they agree.
+# subject of [a later notebook](08_loop_to_kernel.ipynb), and kernels for a GPU of [the one after](09_gpu.ipynb); here
+# you only check that loop and fast kernel agree.
 
 # %%
-assert [oy * stride - padding + ky for ky in (0, 2)] == [-1, 1]  # rows -1 to 1
-assert [ox * stride - padding + kx for kx in (0, 2)] == [3, 5]  # columns 3 to 5
-
 picture, tables, bias = rng.normal(size=(2, 6, 9, 7)), rng.normal(size=(4, 3, 3, 2)), rng.normal(size=4)
 options = {"stride": (2, 1), "padding": (1, 2), "dilation": (1, 2), "groups": 2}
 slow = naive.conv2d_forward(picture, tables, bias, **options)
@@ -367,11 +354,9 @@ for oy, ox in np.ndindex(2, 2):
     stamps.append(stamp)
 
 np.testing.assert_array_equal(sum(stamps), dx[0, 0])
-explain.maps(
-    *stamps, dx, titles=["stamp of dy[0, 0]", "of dy[0, 1]", "of dy[1, 0]", "of dy[1, 1]", "dx"],
-    operators=list("+++="),
-    marks=[Mark(i, oy, ox, 2, 2, "the window that it read") for i, (oy, ox) in enumerate(np.ndindex(2, 2))],
-)  # fmt: skip
+titles = ["stamp of dy[0, 0]", "of dy[0, 1]", "of dy[1, 0]", "of dy[1, 1]", "dx"]
+marks = [Mark(i, oy, ox, 2, 2, "the window that it read") for i, (oy, ox) in enumerate(np.ndindex(2, 2))]
+explain.maps(*stamps, dx, titles=titles, operators=list("+++="), marks=marks)
 
 # %% [markdown]
 # The second way **gathers**: stay at one pixel and collect what comes to it. The output $o_y$ read the pixel $i_y$ with
@@ -389,12 +374,10 @@ flipped = weight[:, :, ::-1, ::-1].copy()
 gathered = naive.conv2d_forward(dy, flipped, padding=1)
 
 np.testing.assert_array_equal(gathered, dx)
-explain.maps(
-    np.pad(dy[0, 0], 1), flipped, gathered,
-    titles=["dy, with a border of zeros", "weight, turned\nby half a turn", "dx"],
-    operators=["*", "="], marks=[Mark(0, 0, 0, 2, 2, "window of dx[1, 1]"), Mark(2, 1, 1, label="window of dx[1, 1]")],
-    origins=[(-1, -1), (0, 0), (0, 0)],
-)  # fmt: skip
+titles = ["dy, with a border of zeros", "weight, turned\nby half a turn", "dx"]
+marks = [Mark(0, 0, 0, 2, 2, "window of dx[1, 1]"), Mark(2, 1, 1, label="window of dx[1, 1]")]
+bordered, origins = np.pad(dy[0, 0], 1), [(-1, -1), (0, 0), (0, 0)]
+explain.maps(bordered, flipped, gathered, titles=titles, operators=["*", "="], origins=origins, marks=marks)
 
 # %% [markdown]
 # The gradient of the picture is a full convolution with the flipped weights. With a stride above 1, the rows of `dy`
@@ -406,13 +389,11 @@ dy_strided = np.array([[1.0, 10.0], [100.0, 1000.0]]).reshape(1, 1, 2, 2)
 weight3 = np.arange(1.0, 10.0).reshape(1, 1, 3, 3)
 dx_strided, _, _ = naive.conv2d_backward(dy_strided, x5, weight3, stride=2)
 
-spread = np.zeros((1, 1, 3, 3))
+spread, turned = np.zeros((1, 1, 3, 3)), weight3[:, :, ::-1, ::-1].copy()
 spread[:, :, ::2, ::2] = dy_strided
-np.testing.assert_array_equal(naive.conv2d_forward(spread, weight3[:, :, ::-1, ::-1].copy(), padding=2), dx_strided)
-explain.maps(
-    dy_strided, spread, weight3[:, :, ::-1, ::-1], dx_strided,
-    titles=["dy, stride 2", "dy, spread", "weight, turned", "dx"], operators=["→", "*", "="],
-)  # fmt: skip
+np.testing.assert_array_equal(naive.conv2d_forward(spread, turned, padding=2), dx_strided)
+titles = ["dy, stride 2", "dy, spread", "weight, turned", "dx"]
+explain.maps(dy_strided, spread, turned, dx_strided, titles=titles, operators=["→", "*", "="])
 
 # %% [markdown]
 # A network can use this enlarging operation as a layer of its own. It is called transposed convolution, and it opens
@@ -429,10 +410,9 @@ explain.maps(
 assert dweight[0, 0, 1, 0] == 4 * 1 + 5 * 10 + 7 * 100 + 8 * 1000 == 8754
 assert dweight[0, 0, 0, 0] == (x[0, 0, 0:2, 0:2] * dy[0, 0]).sum() and x[0, 0, 1, 1] == 5
 np.testing.assert_array_equal(naive.conv2d_forward(x, dy), dweight)
-explain.maps(
-    x, dy, dweight, titles=["x", "dy", "dweight: gradient of the weights"], operators=["*", "="],
-    marks=[Mark(0, 1, 0, 2, 2, "what weight[1, 0] met"), Mark(2, 1, 0, label="what weight[1, 0] met")],
-)  # fmt: skip
+assert list(x[0, 0, 1:3, 0:2].ravel()) == [4, 5, 7, 8]
+marks = [Mark(0, 1, 0, 2, 2, "what weight[1, 0] met"), Mark(2, 1, 0, label="what weight[1, 0] met")]
+explain.maps(x, dy, dweight, titles=["x", "dy", "dweight: gradient of the weights"], operators=["*", "="], marks=marks)
 
 # %% [markdown]
 # It met 4, 5, 7 and 8, and its gradient is 8754: read its digits backwards. The gradient of the weights is a
@@ -444,7 +424,6 @@ explain.maps(
 
 # %%
 assert dbias == dy.sum() == 1111
-assert list(x[0, 0, 1:3, 0:2].ravel()) == [4, 5, 7, 8]
 print("dbias:", dbias)
 
 # %% [markdown]
@@ -478,16 +457,12 @@ report = explain.check_gradients(
     lambda x, weight, bias: ops.conv2d(x, weight, bias, stride=2, padding=1),
     {"x": rng.normal(size=(1, 1, 4, 3)), "weight": rng.normal(size=(1, 1, 3, 2)), "bias": rng.normal(size=1)},
 )
-assert report.ok and report.counts["right"] == 19
 print(report)
+assert report.ok and report.counts["right"] == 19 == 12 + 6 + 1
 
 # %% [markdown]
 # All 19 gradients are right: of 12 pixels, 6 weights and a bias.
-
-# %%
-assert 4 * 3 == 12 and 3 * 2 == 6 and 12 + 6 + 1 == 19
-
-# %% [markdown]
+#
 # ### What is never read has no gradient
 # **Predict.** Six rows, three rows of weights, stride 2: what is the gradient of the last row?
 
@@ -496,10 +471,8 @@ six = rng.normal(size=(1, 1, 6, 6))
 dx_six, _, _ = naive.conv2d_backward(np.ones((1, 1, 2, 2)), six, np.ones((1, 1, 3, 3)), stride=2)
 
 assert not dx_six[0, 0, 5].any() and not dx_six[0, 0, :, 5].any()
-explain.maps(
-    dx_six, title="dx, where dy and the weights are all 1: how many windows read each pixel",
-    marks=[Mark(0, 5, 0, 1, 6, "never read"), Mark(0, 0, 5, 6, 1, "never read")],
-)  # fmt: skip
+marks = [Mark(0, 5, 0, 1, 6, "never read"), Mark(0, 0, 5, 6, 1, "never read")]
+explain.maps(dx_six, title="dx, where dy and the weights are all 1: how many windows read each pixel", marks=marks)
 
 # %% [markdown]
 # Zero, as predicted from the formula of the output's size. If a loss ignores part of your pictures, look at this first.
@@ -573,10 +546,8 @@ last_only = np.zeros((3, 3))
 for oy, ox in np.ndindex(2, 2):
     last_only[oy : oy + 2, ox : ox + 2] = dy[0, 0, oy, ox] * weight[0, 0]  # = where += belongs
 
-explain.maps(
-    counted, dx, dx[0, 0] / counted[0, 0], last_only,
-    titles=["windows that\nread each pixel", "dx: right", "wrong: divided by\nthat number", "wrong: = for +="],
-)  # fmt: skip
+titles = ["windows that\nread each pixel", "dx: right", "wrong: divided by\nthat number", "wrong: = instead\nof +="]
+explain.maps(counted, dx, dx[0, 0] / counted[0, 0], last_only, titles=titles)
 
 # %% [markdown]
 # No. The pixel acts on the loss through each of the windows, and nudging it moves all of their outputs at once; the
@@ -595,8 +566,8 @@ print(wrong)
 assert wrong.counts["wrong"] == 5 and wrong.counts["right"] == 4
 
 # %% [markdown]
-# `check_gradients` takes a pair of kernels as well, and finds five of the nine gradients wrong: all but those of the
-# four corners. And the stride that would have hidden it:
+# `check_gradients` takes a pair of kernels as well (here `tape` is what the kernel claims), and finds five of the nine
+# gradients wrong: all but those of the four corners. And the stride that would have hidden it:
 
 # %%
 assert counted[0, 0, 1, 1] == 4

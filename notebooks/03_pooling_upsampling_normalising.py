@@ -27,6 +27,7 @@ from tinyseg import Tensor, explain, ops
 from tinyseg.explain import Mark
 
 tinyseg.manual_seed(0)
+rng = np.random.default_rng(0)
 
 # %% [markdown]
 # ## Transposed convolution
@@ -58,8 +59,8 @@ explain.maps(A, title="A: one row for each output, one column for each pixel")
 
 # %% [markdown]
 # It has 4 rows and 9 columns. Each row holds the four weights, so 16 of its numbers are not zero, and each row is the
-# one above it shifted along. That is all that makes a convolution special among matrices: the same few weights over and
-# over.
+# one above it, shifted along: by a pixel, and by one more where the window begins a new row of the picture. That is all
+# that makes a convolution special among matrices: the same few weights over and over.
 
 # %%
 x = np.arange(1.0, 10.0).reshape(1, 1, 3, 3)
@@ -93,7 +94,6 @@ np.testing.assert_array_equal(naive.conv_transpose2d_forward(dy, weight), dx)
 # **Predict.** Does it hold with a stride, padding, dilation and groups as well? What could break it?
 
 # %%
-rng = np.random.default_rng(0)
 print("settings                                          <Ax, y>       <x, A'y>")
 for options in ({}, {"stride": 2, "padding": 1}, {"dilation": 2, "padding": 2}, {"stride": (1, 2), "groups": 2}):
     picture = rng.normal(size=(2, 4, 7, 9))
@@ -123,11 +123,10 @@ ones = np.ones((1, 1, 2, 2))
 stamped = naive.conv_transpose2d_forward(ones, np.ones((1, 1, 3, 3)), stride=2)
 assert stamped.shape == (1, 1, 5, 5)  # 5x5, of 3x3 stamps
 assert sorted(set(stamped.ravel())) == [1, 2, 4]
-explain.maps(
-    ones, np.ones((3, 3)), stamped, titles=["x", "weight", "y, stride 2"], operators=["stamps", "="],
-    marks=[Mark(0, 0, 0, label="a pixel and its stamp"), Mark(2, 0, 0, 3, 3, "a pixel and its stamp"),
-           Mark(0, 1, 1, label="another"), Mark(2, 2, 2, 3, 3, "another")],
-)  # fmt: skip
+marks = [Mark(0, 0, 0, label="a pixel and its stamp"), Mark(2, 0, 0, 3, 3, "a pixel and its stamp")]
+marks += [Mark(0, 1, 1, label="another"), Mark(2, 2, 2, 3, 3, "another")]
+titles = ["x", "weight", "y, stride 2"]
+explain.maps(ones, np.ones((3, 3)), stamped, titles=titles, operators=["stamps", "="], marks=marks)
 
 # %% [markdown]
 # The output is 5x5. Two stamps overlap in its middle row and column, and all four in the centre, so the values are 1, 2
@@ -174,25 +173,26 @@ assert transposed_size(3, 3, stride=2, padding=1, output_padding=1) == 6
 three = np.ones((1, 1, 3, 3))
 smaller = naive.conv_transpose2d_forward(three, three, stride=2, padding=1)
 larger = naive.conv_transpose2d_forward(three, three, stride=2, padding=1, output_padding=1)
-explain.maps(
-    smaller, larger, titles=["output_padding 0", "output_padding 1"],
-    title="Three rows of ones, 3x3 table of ones, stride 2, padding 1",
-    marks=[Mark(1, 0, 0, 5, 5, "as on the left"), Mark(1, 5, 0, 1, 6, "added"), Mark(1, 0, 5, 6, 1, "added")],
-)  # fmt: skip
+assert (larger[0, 0, 5] > 0).all()
+np.testing.assert_array_equal(larger[:, :, :5, :5], smaller)
+marks = [Mark(1, 0, 0, 5, 5, "as on the left"), Mark(1, 5, 0, 1, 6, "added"), Mark(1, 0, 5, 6, 1, "added")]
+title = "Three rows of ones, 3x3 table of ones, stride 2, padding 1"
+explain.maps(smaller, larger, titles=["output_padding 0", "output_padding 1"], title=title, marks=marks)
 
 # %% [markdown]
 # Both give 3 rows, so the transpose must choose: it makes 5 rows, and 6 with an `output_padding` of 1. In spite of its
 # name it puts no zeros there: the stamps reach beyond row 4, and the added row is what the crop would have cut away.
+# (Without padding nothing is cut away; then the added row lies beyond all stamps and holds the bias alone, here zeros.)
 
 # %%
 assert smaller.shape[2] - 1 == 4  # the last row without output padding
-assert (larger[0, 0, 5] > 0).all()
-np.testing.assert_array_equal(larger[:, :, :5, :5], smaller)
+uncropped = naive.conv_transpose2d_forward(three, three, stride=2, output_padding=1)
+assert not uncropped[0, 0, -1].any()
 
 # %% [markdown]
 # ### Checkerboards
-# **Predict.** A picture of ones is enlarged by a factor of two, with a table of ones: once 3x3, once 2x2, once 4x4.
-# Which of the outputs are even, apart from the border?
+# **Predict.** A picture of ones is enlarged to about twice its size, with a table of ones: once 3x3, once 2x2, once
+# 4x4. Which of the outputs are even, apart from the border?
 
 # %%
 flat = np.ones((1, 1, 5, 5))
@@ -218,13 +218,8 @@ fresh = tinyseg.nn.ConvTranspose2d(1, 1, 2, stride=2, bias=False)
 with tinyseg.no_grad():
     pattern = fresh(Tensor(np.ones((1, 1, 3, 3), np.float32)))
 assert len(np.unique(pattern.numpy())) == 4
-explain.maps(
-    fresh.weight,
-    pattern,
-    titles=["weight", "y of a picture of ones"],
-    operators=["→"],
-    marks=[Mark(1, 0, 0, 2, 2, "a stamp")],
-)
+titles = ["weight", "y of a picture of ones"]
+explain.maps(fresh.weight, pattern, titles=titles, operators=["→"], marks=[Mark(1, 0, 0, 2, 2, "a stamp")])
 
 # %% [markdown]
 # ## Max pooling
@@ -242,10 +237,9 @@ winners = [divmod(int(index), 4) for index in indices.ravel()]
 assert y.ravel().tolist() == [5, 6, 7, 8] and indices.ravel().tolist() == [1, 7, 8, 10]
 assert winners[3] == (2, 2)
 windows = [Mark(0, row, column, 2, 2, "windows", "sky blue") for row in (0, 2) for column in (0, 2)]
-explain.maps(
-    x, y, indices, titles=["x", "y", "indices: row * 4 + column"], operators=["→", "from"],
-    marks=windows + [Mark(0, row, column, label="taken", colour="vermilion") for row, column in winners],
-)  # fmt: skip
+taken = [Mark(0, row, column, label="taken", colour="vermilion") for row, column in winners]
+titles = ["x", "y", "indices: row * 4 + column"]
+explain.maps(x, y, indices, titles=titles, operators=["→", "from"], marks=windows + taken)
 
 # %% [markdown]
 # 5, 6, 7 and 8. The kernel also returns where it found each of them, as the number of the pixel, counted row by row. Of
@@ -261,10 +255,8 @@ explain.maps(
 dx = naive.max_pool2d_backward(dy, indices, x.shape)
 assert dx[0, 0, 2, 2] == 1000 and dx[0, 0, 2, 3] == 0
 assert list(dy.ravel()) == [1, 10, 100, 1000]
-explain.maps(
-    x, dy, dx, titles=["x", "dy", "dx"], operators=["and", "→"],
-    marks=windows + [Mark(2, row, column, label="taken", colour="vermilion") for row, column in winners],
-)  # fmt: skip
+taken += [mark._replace(map=2) for mark in taken]
+explain.maps(x, dy, dx, titles=["x", "dy", "dx"], operators=["and", "→"], marks=windows + taken)
 
 # %% [markdown]
 # Nothing: it lost the tie. In fact the maximum has no derivative there. Raise one of the tied values, and the output
@@ -306,10 +298,8 @@ y, indices = naive.max_pool2d_forward(peak, 3, stride=1)
 dx = naive.max_pool2d_backward(dy, indices, peak.shape)
 assert sorted(peak.ravel())[-2:] == [9, 10]
 assert (indices == 5).sum() == 3 and dx[0, 0, 1, 1] == 111 and dx[0, 0, 3, 3] == 1000
-explain.maps(
-    peak, y, dy, dx, titles=["x", "y", "dy", "dx"], operators=["→", "and", "→"],
-    marks=[Mark(i, 1, 1, label="the 9") for i in (0, 3)] + [Mark(i, 3, 3, label="the 10") for i in (0, 3)],
-)  # fmt: skip
+marks = [Mark(i, 1, 1, label="the 9") for i in (0, 3)] + [Mark(i, 3, 3, label="the 10") for i in (0, 3)]
+explain.maps(peak, y, dy, dx, titles=["x", "y", "dy", "dx"], operators=["→", "and", "→"], marks=marks)
 
 # %% [markdown]
 # It wins three, all but the window that holds the 10, and receives 111; the 10 receives 1000. A backward kernel that
@@ -607,10 +597,8 @@ by_mean = -inv_std * dy.mean() * np.ones_like(dy)
 by_variance = -inv_std * normal * (dy * normal).mean()
 
 np.testing.assert_allclose(direct + by_mean + by_variance, dx, atol=1e-12)
-explain.maps(
-    direct, by_mean, by_variance, dx, titles=["direct", "through the mean", "through the variance", "dx"],
-    operators=["+", "+", "="], scale="shared", digits=2,
-)  # fmt: skip
+titles = ["direct", "through the mean", "through the variance", "dx"]
+explain.maps(direct, by_mean, by_variance, dx, titles=titles, operators=list("++="), scale="shared", digits=2)
 
 # %% [markdown]
 # **Predict.** Somebody stops after the first term, or after the second. How far is the gradient from the truth, as

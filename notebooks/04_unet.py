@@ -107,11 +107,10 @@ def unet(x, model, say=print):
         x = ops.max_pool2d(x, 2)
     x = block(x, model.layer4_conv)
     say("level 4        ", x.shape)
-    for level, up, joined in ((3, model.deconv1, model.layer5_conv), (2, model.deconv2, model.layer6_conv),
-                              (1, model.deconv3, model.layer7_conv)):  # fmt: skip
-        x = ops.cat([enlarge(x, up), across.pop()], 1)
+    for level, step in ((3, 1), (2, 2), (1, 3)):
+        x = ops.cat([enlarge(x, getattr(model, f"deconv{step}")), across.pop()], 1)
         say(f"level {level}, joined", x.shape)
-        x = block(x, joined)
+        x = block(x, getattr(model, f"layer{4 + step}_conv"))
         say(f"level {level}, up", "  ", x.shape)
     return ops.conv2d(x, model.layer8_conv.weight, model.layer8_conv.bias, padding=1)
 
@@ -306,8 +305,7 @@ side_by_side(
 #
 # The experiment: the same network with zeros in the place of what is handed across. It has as many weights, and is
 # trained in the same way. One run of each would prove little, as chance plays a part in the first weights and in the
-# batches; so each is trained three times, from three seeds. To save time, these runs have 100 steps and smaller crops,
-# of 48 by 48 pixels.
+# batches; so each is trained three times, from three seeds. To save time, these runs have 100 steps and smaller crops.
 #
 # **Predict.** How much Dice is lost without the skip connections: nearly all, a few hundredths, nothing? Where will the
 # errors be?
