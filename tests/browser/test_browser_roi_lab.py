@@ -33,7 +33,7 @@ def open_notebook(page, address):
     """Open a notebook, without the column of files beside it."""
     page.goto(address, wait_until="domcontentloaded")
     page.locator(".jp-Notebook .jp-CodeCell").first.wait_for(timeout=120_000)
-    page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").wait_for(timeout=120_000)  # the kernel is there
+    page.get_by_text("Python 3 (ipykernel) | Idle").wait_for(timeout=120_000)  # before, it would ask for a kernel
     if page.locator("#jp-left-stack").is_visible():
         page.keyboard.press("Control+b")
 

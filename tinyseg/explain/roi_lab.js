@@ -210,19 +210,23 @@ class BoxFields {
     this.node = make("div", { class: "box-fields" }, make("span", { class: "what" }, "Box in pixels"));
     this.fields = COORDINATES.map((name, i) => {
       const field = make("input", { type: "number", step: STEP, name });
-      field.addEventListener("change", () => {
+      const typed = () => {
         const value = field.valueAsNumber;
         if (Number.isFinite(value)) moved(this.box.map((old, j) => (i === j ? value : old)));
-        else this.show(this.box);
-      });
+        else field.value = String(this.box[i]);
+      };
+      field.addEventListener("change", typed);
+      field.addEventListener("keydown", (event) => event.key === "Enter" && typed());
       this.node.append(make("label", {}, name, field));
       return field;
     });
   }
 
   show(box) {
+    this.fields.forEach((field, i) => {
+      if (this.box?.[i] !== box[i]) field.value = String(box[i]); // else it may be half typed
+    });
     this.box = box;
-    this.fields.forEach((field, i) => (field.value = String(box[i])));
   }
 }
 

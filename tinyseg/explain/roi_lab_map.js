@@ -4,6 +4,7 @@
 const MARGIN = { before: 1.45, after: 1.05 }; // drawn around the map, where samples are clamped, or count as 0: cells,
 const LARGE = 12; // or as many times more as a map is larger than this, so that axes can be read
 const STEP = 1 / 16; // pixels that an arrow key moves by, and that dragging snaps to
+const FAR = 1e5; // cells: nothing is drawn farther out
 const CORNERS = { "top left": [0, 1], "top right": [2, 1], "bottom left": [0, 3], "bottom right": [2, 3] };
 const EDGES = { left: [0], top: [1], right: [2], bottom: [3] };
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
@@ -186,7 +187,7 @@ class FeatureMap {
 
   drawBox(box) {
     this.box = box;
-    const cells = box.map((value) => value * this.scale);
+    const cells = box.map((value) => Math.min(Math.max(value * this.scale, -FAR), FAR));
     const [x1, y1, x2, y2] = cells;
     for (const path of [this.halo, this.body]) path.setAttribute("d", rectangle(cells));
     const ends = { left: [x1, y1, x1, y2], right: [x2, y1, x2, y2], top: [x1, y1, x2, y1], bottom: [x1, y2, x2, y2] };
