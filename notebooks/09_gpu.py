@@ -1,6 +1,8 @@
 # %% [markdown]
 # # The same kernel on a GPU
-# A graphics processor (GPU) runs thousands of threads at once. A kernel for it looks like the inside of a loop; what makes it fast or slow is how neighbouring threads use memory. You need no GPU for this notebook: `explain.cuda_trace` runs a kernel thread by thread on the processor and notes every access.
+# A graphics processor (GPU) runs thousands of threads at once. A kernel for it looks like the inside of a loop; what
+# makes it fast or slow is how neighbouring threads use memory. You need no GPU for this notebook: `explain.cuda_trace`
+# runs a kernel thread by thread on the processor and notes every access.
 #
 # **You will be able to**
 # - write down which thread of which block does what, and guard the end of an array;
@@ -9,7 +11,8 @@
 # - explain bank conflicts and how one column of padding removes them;
 # - run tinyseg's networks in the simulator or on a GPU, and say what is copied.
 #
-# It takes about 45 minutes, and one of computing. You should have read [notebook 8](08_loop_to_kernel.ipynb), where memory bandwidth and tiles come from.
+# It takes about 45 minutes, and one of computing. You should have read [notebook 8](08_loop_to_kernel.ipynb), where
+# memory bandwidth and tiles come from.
 
 # %%
 # %matplotlib inline
@@ -33,9 +36,12 @@ rng = tinyseg.manual_seed(0)
 
 # %% [markdown]
 # ## Threads, warps and blocks
-# A kernel for a GPU is a function that every thread runs once, each with another number. Threads come in *blocks*; the blocks together are the *grid*. The hardware runs the threads of a block 32 at a time: such a group is a *warp*, and its threads do the same instruction at the same moment.
+# A kernel for a GPU is a function that every thread runs once, each with another number. Threads come in *blocks*; the
+# blocks together are the *grid*. The hardware runs the threads of a block 32 at a time: such a group is a *warp*, and
+# its threads do the same instruction at the same moment.
 #
-# Here is the smallest useful kernel. `cuda.grid(1)` is the number of the thread among all threads. (In the library such functions are compiled for the GPU; the trace needs nothing but their source.)
+# Here is the smallest useful kernel. `cuda.grid(1)` is the number of the thread among all threads. (In the library such
+# functions are compiled for the GPU; the trace needs nothing but their source.)
 
 
 # %%
@@ -50,7 +56,8 @@ def traced_add(kernel, size, blocks, threads):
 
 
 # %% [markdown]
-# **Predict.** The arrays have 100 elements. Blocks of 32 threads, so how many blocks are needed? How many threads is that, and what do the last ones do?
+# **Predict.** The arrays have 100 elements. Blocks of 32 threads, so how many blocks are needed? How many threads is
+# that, and what do the last ones do?
 
 # %%
 trace = traced_add(add, 100, 4, 32)
@@ -59,7 +66,8 @@ assert 4 * 32 == 128 and 128 - 100 == 28
 assert [(problem.kind, problem.times) for problem in trace.problems] == [("out of bounds", 28)] * 3
 
 # %% [markdown]
-# 3 blocks are 96 threads, which is too few; 4 are 128, and 28 of them read and write behind the end. A GPU does not stop there: it reads something, or overwrites something of another array. So every kernel guards its end:
+# 3 blocks are 96 threads, which is too few; 4 are 128, and 28 of them read and write behind the end. A GPU does not
+# stop there: it reads something, or overwrites something of another array. So every kernel guards its end:
 
 
 # %%
@@ -74,14 +82,20 @@ assert trace.problems == [] and 3 * 32 == 96
 
 # %% [markdown]
 # ## What a warp asks for
-# Memory comes in *sectors* of 32 bytes, so 8 numbers of 4 bytes. When the 32 threads of a warp read 32 neighbours, that is 4 sectors, every byte of which is used: the access is *coalesced*. When they read numbers that lie far apart, it is up to 32 sectors.
+# Memory comes in *sectors* of 32 bytes, so 8 numbers of 4 bytes. When the 32 threads of a warp read 32 neighbours, that
+# is 4 sectors, every byte of which is used: the access is *coalesced*. When they read numbers that lie far apart, it is
+# up to 32 sectors.
 #
-# Take the product of two matrices, with a thread for each element of the result. In the first rung of the ladder, neighbouring threads have elements *below* each other; in the second, elements *beside* each other. That is all that differs.
+# Take the product of two matrices, with a thread for each element of the result. In the first rung of the ladder,
+# neighbouring threads have elements *below* each other; in the second, elements *beside* each other. That is all that
+# differs.
 #
-# Below, `a[m, k] * b[k, n]` is added up over `k` for the element in row `m` and column `n`, and arrays lie in memory row by row.
+# Below, `a[m, k] * b[k, n]` is added up over `k` for the element in row `m` and column `n`, and arrays lie in memory
+# row by row.
 
 # %% [markdown]
-# **Predict.** For one instruction of a warp, how many sectors of `a` and of `b` are read, in the first rung and in the second?
+# **Predict.** For one instruction of a warp, how many sectors of `a` and of `b` are read, in the first rung and in the
+# second?
 
 # %%
 a, b, y = np.ones((64, 16), "f4"), np.ones((16, 64), "f4"), np.empty((64, 64), "f4")
@@ -103,7 +117,9 @@ assert (sectors(below, "a"), sectors(below, "b"), sectors(below, "y")) == (32, 1
 assert (sectors(beside, "a"), sectors(beside, "b"), sectors(beside, "y")) == (1, 4, 4)
 
 # %% [markdown]
-# The columns `pieces` and `least` tell it. Below each other: 32 sectors of `a`, since its rows lie 16 numbers apart, and 1 of `b`, since all threads want the same number, which is fetched once. Beside each other: 1 of `a` and 4 of `b`. In all, 33 sectors against 5 for the same work, by a change of one line.
+# The columns `pieces` and `least` tell it. Below each other: 32 sectors of `a`, since its rows lie 16 numbers apart,
+# and 1 of `b`, since all threads want the same number, which is fetched once. Beside each other: 1 of `a` and 4 of `b`.
+# In all, 33 sectors against 5 for the same work, by a change of one line.
 #
 # The picture shows a single instruction: threads above, memory below.
 
@@ -118,7 +134,9 @@ beside.figure(line, "b")
 
 # %% [markdown]
 # ## Shared memory, barriers and races
-# A block has some memory of its own, on the chip and about as fast as a cache: *shared memory*. The threads of a block fetch what all of them need once, put it there, and read it from there. But threads run in no given order. Between writing and reading, all must wait for each other: `cuda.syncthreads()`, a *barrier*.
+# A block has some memory of its own, on the chip and about as fast as a cache: *shared memory*. The threads of a block
+# fetch what all of them need once, put it there, and read it from there. But threads run in no given order. Between
+# writing and reading, all must wait for each other: `cuda.syncthreads()`, a *barrier*.
 #
 # This kernel turns each block of an array round. One thing is missing.
 
@@ -142,7 +160,9 @@ for problem in trace.problems:
 assert {problem.kind for problem in trace.problems} >= {"race"}
 
 # %% [markdown]
-# It reads what nobody has written yet, or what was there before. The threads of a warp used to run in step, so code like this could go well for years, and fail on the next generation of hardware. The trace does not wait for it to go wrong: two threads touch the same place, one of them writes, and no barrier lies between. That is a *race*.
+# It reads what nobody has written yet, or what was there before. The threads of a warp used to run in step, so code
+# like this could go well for years, and fail on the next generation of hardware. The trace does not wait for it to go
+# wrong: two threads touch the same place, one of them writes, and no barrier lies between. That is a *race*.
 
 
 # %%
@@ -160,9 +180,12 @@ assert (y == x.reshape(2, 64)[:, ::-1].ravel()).all()
 
 # %% [markdown]
 # ## Banks
-# Shared memory is 32 *banks* beside each other; neighbouring words of 4 bytes lie in neighbouring banks, and each bank gives one word at a time. 32 threads that read 32 different banks are served in one pass. Threads that want different words of the *same* bank queue.
+# Shared memory is 32 *banks* beside each other; neighbouring words of 4 bytes lie in neighbouring banks, and each bank
+# gives one word at a time. 32 threads that read 32 different banks are served in one pass. Threads that want different
+# words of the *same* bank queue.
 #
-# A transposition reads rows and writes columns, or the other way round, so one side would be uncoalesced in global memory. Through a tile in shared memory both sides are coalesced.
+# A transposition reads rows and writes columns, or the other way round, so one side would be uncoalesced in global
+# memory. Through a tile in shared memory both sides are coalesced.
 
 
 # %%
@@ -183,7 +206,8 @@ def padded_transpose(y, x):
 
 
 # %% [markdown]
-# **Predict.** The last line reads a column of the tile. In how many passes is a warp served by the first kernel, and in how many by the second, whose rows are one number longer?
+# **Predict.** The last line reads a column of the tile. In how many passes is a warp served by the first kernel, and in
+# how many by the second, whose rows are one number longer?
 
 # %%
 x, y = np.arange(1024, dtype=np.float32).reshape(32, 32), np.zeros((32, 32), np.float32)
@@ -207,10 +231,12 @@ line = next(row.line for row in conflicts.rows if row.array == "part" and row.ki
 conflicts.figure(line, "part")
 
 # %% [markdown]
-# A row of 32 words fills all banks once, so the numbers of a column all lie in one bank: 32 passes. With 33 words, each row begins one bank further on, and a column touches every bank: 1 pass. The price is 32 words that hold nothing.
+# A row of 32 words fills all banks once, so the numbers of a column all lie in one bank: 32 passes. With 33 words, each
+# row begins one bank further on, and a column touches every bank: 1 pass. The price is 32 words that hold nothing.
 #
 # ## The ladder
-# How a matrix product becomes fast on a GPU, in six steps. What each asks of memory was counted by the trace, for matrices of 128 by 16 and 16 by 128.
+# How a matrix product becomes fast on a GPU, in six steps. What each asks of memory was counted by the trace, for
+# matrices of 128 by 16 and 16 by 128.
 
 # %%
 assert len(ladder.rungs("matmul_cuda")) == 6
@@ -233,10 +259,14 @@ assert str(16.5) in counted["global"] and str(0.0312) in counted["final"]
 assert tiled.totals()["a"]["read"] * 16 == below.totals()["a"]["read"]
 
 # %% [markdown]
-# It reads global memory 16 times less often than the first two, because each number that was fetched serves 16 threads from shared memory; and no read of shared memory has a conflict.
+# It reads global memory 16 times less often than the first two, because each number that was fetched serves 16 threads
+# from shared memory; and no read of shared memory has a conflict.
 #
 # ## What the compiler makes of it
-# Registers are where a thread keeps its numbers. A multiprocessor has a fixed number of them, so the more a thread takes, the fewer threads run at once; the share of the possible is the *occupancy*. Too many live numbers, and the compiler *spills* some into memory, which is slow. tinyseg compiles all its kernels without a GPU and keeps the table; here are those of the convolutions, for an H100 (`sm_90`) in float32.
+# Registers are where a thread keeps its numbers. A multiprocessor has a fixed number of them, so the more a thread
+# takes, the fewer threads run at once; the share of the possible is the *occupancy*. Too many live numbers, and the
+# compiler *spills* some into memory, which is slow. tinyseg compiles all its kernels without a GPU and keeps the table;
+# here are those of the convolutions, for an H100 (`sm_90`) in float32.
 
 # %%
 table = json.loads(resources.files("benchmarks").joinpath("cuda_code.json").read_text("utf-8"))["kernels"]
@@ -251,10 +281,14 @@ for name, row in table.items():
 assert all(row["spills"] == 0 for row in table.values())
 
 # %% [markdown]
-# None spills. A low occupancy is not bad in itself: a thread with many sums in registers keeps the multipliers busy alone.
+# None spills. A low occupancy is not bad in itself: a thread with many sums in registers keeps the multipliers busy
+# alone.
 #
 # ## Running it
-# With a GPU, `tensor.to("cuda")` and `model.to("cuda")` move data, and operators run where their data lie. Without one, Numba's *simulator* runs the same kernels as Python threads: right, and very slow. It is switched on by the environment variable `NUMBA_ENABLE_CUDASIM=1` before Python starts; in a notebook, before the first import, by `os.environ`. Here it runs in a second Python, so that this one stays as it is.
+# With a GPU, `tensor.to("cuda")` and `model.to("cuda")` move data, and operators run where their data lie. Without one,
+# Numba's *simulator* runs the same kernels as Python threads: right, and very slow. It is switched on by the
+# environment variable `NUMBA_ENABLE_CUDASIM=1` before Python starts; in a notebook, before the first import, by
+# `os.environ`. Here it runs in a second Python, so that this one stays as it is.
 
 # %%
 program = """
@@ -275,7 +309,8 @@ print("largest difference:", abs(again.to("cpu").numpy() - here.numpy()).max())
 
 
 # %% [markdown]
-# **Predict.** The program convolves on the device and on the processor. How much is copied between the two while `max_pool2d` runs there? Do the results agree to the last bit?
+# **Predict.** The program convolves on the device and on the processor. How much is copied between the two while
+# `max_pool2d` runs there? Do the results agree to the last bit?
 
 # %%
 where = dict(os.environ) if is_available() else dict(os.environ, NUMBA_ENABLE_CUDASIM="1")
@@ -286,10 +321,14 @@ assert "copied by max_pool2d: 0 0\n" in done.stdout
 assert float(done.stdout.split()[-1]) < 1e-12
 
 # %% [markdown]
-# Nothing is copied: what is on the device stays there until somebody asks for its numbers. Copies are the usual reason why a GPU disappoints, since the path between processor and GPU is many times slower than the memory of either. And the results agree up to rounding: the sums are added in another order.
+# Nothing is copied: what is on the device stays there until somebody asks for its numbers. Copies are the usual reason
+# why a GPU disappoints, since the path between processor and GPU is many times slower than the memory of either. And
+# the results agree up to rounding: the sums are added in another order.
 #
 # ## Is it faster?
-# Where there is a GPU, this cell climbs the ladder of convolution on it and times each step by the GPU's own events; without one it says so. A table of all operators and networks on the processor and the GPU, transfers apart, beside PyTorch on the same GPU, is made by `python -m benchmarks gpu`.
+# Where there is a GPU, this cell climbs the ladder of convolution on it and times each step by the GPU's own events;
+# without one it says so. A table of all operators and networks on the processor and the GPU, transfers apart, beside
+# PyTorch on the same GPU, is made by `python -m benchmarks gpu`.
 
 # %%
 if is_available():
@@ -310,7 +349,8 @@ answer = ...
 tinyseg.lessons.check("gpu.1", answer)
 
 # %% [markdown]
-# 2. The 32 threads of a warp read 32 neighbouring numbers of 8 bytes each, from the beginning of a sector on. How many sectors is that?
+# 2. The 32 threads of a warp read 32 neighbouring numbers of 8 bytes each, from the beginning of a sector on. How many
+#    sectors is that?
 
 # %%
 answer = ...
@@ -324,14 +364,16 @@ answer = ...
 tinyseg.lessons.check("gpu.3", answer)
 
 # %% [markdown]
-# 4. A tile in shared memory has rows of 48 numbers of 4 bytes; the 32 threads of a warp read a column. In how many passes?
+# 4. A tile in shared memory has rows of 48 numbers of 4 bytes; the 32 threads of a warp read a column. In how many
+#    passes?
 
 # %%
 answer = ...
 tinyseg.lessons.check("gpu.4", answer)
 
 # %% [markdown]
-# 5. Where does a kernel need a barrier? `"between"`: between a thread's write to shared memory and another thread's read of it; `"every"`: after every write to memory; `"end"`: at the end of the kernel.
+# 5. Where does a kernel need a barrier? `"between"`: between a thread's write to shared memory and another thread's
+#    read of it; `"every"`: after every write to memory; `"end"`: at the end of the kernel.
 
 # %%
 answer = ...
