@@ -483,8 +483,8 @@ assert abs(unbiased - 6.667) < 0.001 and abs(running_var[0] - 1.567) < 0.001
 # 1.567. It moves towards 6.667, the sum of the squares divided by 3 and not by 4. The mean was computed from the same
 # four numbers and lies closer to them than the true one, so their squared distances come out a little small; dividing
 # by $M - 1$ corrects that on average. This is the *unbiased* variance. To normalise the batch itself, the biased one is
-# used, which makes its variance exactly 1. The convention is PyTorch's; with large batches you would not notice the
-# difference.
+# used, which makes its variance 1 (but for $\epsilon$). The convention is PyTorch's; with large batches you would not
+# notice the difference.
 
 # %%
 assert abs(0.9 * 1 + 0.1 * 5 - 1.4) < 1e-12

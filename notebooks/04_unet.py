@@ -143,8 +143,20 @@ assert 0.45 < counts["layer4_conv"] / total < 0.47
 
 # %% [markdown]
 # The lowest: nearly half of all 121561 numbers. A convolution has channels in times channels out times nine weights,
-# and the size of the maps does not count. For the *time* it is the other way round: each weight of the first level is
-# used at every pixel of the full picture.
+# and the size of the maps does not count. The work is another matter: each level down has four times the weights, but a
+# quarter of the pixels at which they are used, so it costs about as much as the one above. `explain.graph` draws what
+# one run does, with both.
+
+# %%
+graph = explain.graph(model, (1, 1, 128, 128))
+blocks = {block.name: block for block in graph.blocks(depth=1)}
+assert blocks["layer2_conv"].flops == blocks["layer4_conv"].flops
+graph.figure(depth=1)
+
+# %% [markdown]
+# Each arrow carries a map, with its shape; MFLOP are millions of multiplications and additions. The three long arrows
+# on the right are the skip connections, and the blocks at their ends join two maps. (`+ norm + relu`: outside of
+# training, BatchNorm and ReLU are computed in the same pass as the convolution.)
 #
 # ## The loss
 # What should training make small? For each pixel the network gives the probability $p$ that it is a cell. If it is one,
