@@ -617,16 +617,16 @@ answer = ...
 tinyseg.lessons.check("convolution.4", answer)
 
 # %% [markdown]
-# **5.** The picture is the 5x5 ramp from 0 to 24, the weights are 2x2, the stride is 2, and `dy` is `[[1, 10], [100,
-# 1000]]`. What is the gradient of `weight[0, 1]`, in row 0 and column 1 of the table?
+# **5.** The picture is the 5x5 ramp from 0 to 24, the weights are 2x2, the stride is 2, and `dy` is
+# `[[1, 10], [100, 1000]]`. What is the gradient of `weight[0, 1]`, in row 0 and column 1 of the table?
 
 # %%
 answer = ...
 tinyseg.lessons.check("convolution.5", answer)
 
 # %% [markdown]
-# **6.** Somebody tests `dx` with a 3x3 table of ones and windows that overlap. Which mistake passes: `"a missing
-# flip"`, `"= in place of +="`, or `"a mean over windows"`?
+# **6.** Somebody tests `dx` with a 3x3 table of ones and windows that overlap. Which mistake passes:
+# `"a missing flip"`, `"= in place of +="`, or `"a mean over windows"`?
 
 # %%
 answer = ...

@@ -11,8 +11,8 @@
 # - say what skip connections carry, and show it by an experiment;
 # - say how far a network sees, and what happens to pictures of odd sizes.
 #
-# It takes about an hour. Read [Convolution by hand](02_convolution.ipynb) and [Transposed convolution, pooling,
-# normalisation](03_pooling_upsampling_normalising.ipynb) first.
+# It takes about an hour. Read [Convolution by hand](02_convolution.ipynb) and
+# [Transposed convolution, pooling, normalisation](03_pooling_upsampling_normalising.ipynb) first.
 
 # %%
 # %matplotlib inline
@@ -62,13 +62,10 @@ side_by_side([sample.picture, draw.overlay(sample.picture, sample.mask)], ["pict
 #   blocks follow.
 # - **Across.** At each level the way down hands a copy of its map to the way up, where it is joined to the enlarged map
 #   as further channels. These are the *skip connections*.
-# - **Out.** A last convolution makes one number of all channels for each pixel, its *logit*. The *sigmoid* $1 / (1 +
-#   e^{-z})$ turns a logit $z$ from minus to plus infinity into a probability from 0 to 1.
+# - **Out.** A last convolution makes one number of all channels for each pixel, its *logit*. The *sigmoid*
+#   $1 / (1 + e^{-z})$ turns a logit $z$ from minus to plus infinity into a probability from 0 to 1.
 #
 # `widths` says how many channels each level has.
-#
-# **Predict.** With widths of 8, 16, 32 and 64, and a picture of 128 by 128 pixels: which shape has the map on the
-# lowest level? Which shape has the result?
 
 # %%
 model = UNet(in_channels=1, out_channels=1, widths=(8, 16, 32, 64))
@@ -80,6 +77,9 @@ with no_grad():
 # ### From kernels
 # Here is the whole network, written with the operators of the last two notebooks. It takes the weights of `model` by
 # their names and prints the shapes.
+#
+# **Predict.** With widths of 8, 16, 32 and 64, and a picture of 128 by 128 pixels: which shape has the map on the
+# lowest level? Which shape has the result?
 
 
 # %%
@@ -102,7 +102,7 @@ def unet(x, model, say=print):
     across = []
     for level in (1, 2, 3):
         x = block(x, getattr(model, f"layer{level}_conv"))
-        say(f"level {level}, down", x.shape)
+        say(f"level {level}, down  ", x.shape)
         across.append(x)
         x = ops.max_pool2d(x, 2)
     x = block(x, model.layer4_conv)
@@ -111,7 +111,7 @@ def unet(x, model, say=print):
         x = ops.cat([enlarge(x, getattr(model, f"deconv{step}")), across.pop()], 1)
         say(f"level {level}, joined", x.shape)
         x = block(x, getattr(model, f"layer{4 + step}_conv"))
-        say(f"level {level}, up", "  ", x.shape)
+        say(f"level {level}, up    ", x.shape)
     return ops.conv2d(x, model.layer8_conv.weight, model.layer8_conv.bias, padding=1)
 
 
