@@ -62,7 +62,7 @@ def execute(notebook, seconds=SECONDS):
         folder.mkdir()
         client = NotebookClient(
             notebook,
-            timeout=seconds,
+            timeout_func=lambda cell: max(1, round(begun + seconds - time.monotonic())),  # what is left for this cell
             kernel_name="python3",
             record_timing=False,
             extra_arguments=["--IPKernelApp.log_level=ERROR"],  # or it tells this terminal that it listens on a port
@@ -71,7 +71,7 @@ def execute(notebook, seconds=SECONDS):
         try:
             client.execute(env=_environment(Path(work)))
         except CellTimeoutError:
-            raise Failed(f"a cell took more than {seconds} s") from None
+            raise Failed(f"it took more than {seconds} s") from None
         except (CellExecutionError, DeadKernelError) as error:
             raise Failed(str(error)) from None
         left = sorted(path.name for path in folder.iterdir())
