@@ -32,7 +32,7 @@ class Mark(NamedTuple):
     label : str, optional
         What it marks, shown in the legend below. Marks with the same label have the same colour.
     colour : str, optional
-        A name of `tinyseg.colours.OKABE_ITO`, or any colour of matplotlib's; one for each label if left out.
+        A name of ``tinyseg.colours.OKABE_ITO``, or any colour of matplotlib's; one for each label if left out.
 
     Examples
     --------
