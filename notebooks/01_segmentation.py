@@ -86,7 +86,7 @@ show([draw.to_rgb(picture), draw.to_rgb(coloured.picture)], ["cells: 1 channel",
 # %%
 assert picture.dtype == np.float32 and picture.min() >= 0 and picture.max() <= 1
 assert np.iinfo(np.uint8).max == 255
-picture.min(), picture.max()
+picture.min().item(), picture.max().item()
 
 # %% [markdown]
 # Neither: 0 and 1 are the limits of the range, and no picture has to use all of it.
@@ -152,7 +152,7 @@ def count_patches(mask):
 # **Predict.** Count the cells in the picture above, those at the border too. Will there be as many patches?
 
 # %%
-patches, cells = count_patches(sample.mask), sample.instances.max()
+patches, cells = count_patches(sample.mask), sample.instances.max().item()
 assert (patches, cells) == (8, 10)
 patches, cells
 
@@ -197,7 +197,7 @@ show([labelled], ["objects and their boxes"], boxes=coloured.boxes, objects=colo
 rows, columns = np.nonzero(coloured.instances == 4)
 assert coloured.boxes[3].tolist() == [0, 14, 23, 35]
 assert columns.max() == 22 and columns.min() == 0
-columns.min(), columns.max()
+columns.min().item(), columns.max().item()
 
 # %% [markdown]
 # It is 22, not 23. A pixel is not a point but a small square: the last column begins at 22 and ends at 23, and the box
@@ -253,8 +253,12 @@ show(overlays, [f"threshold {threshold}: {mask.sum()} pixels" for threshold, mas
 #
 # Where there are more classes than one, a network gives a channel of logits for each, the background included. Over the
 # channels of a pixel, the *softmax* turns them into probabilities that add up to 1, and the class with the largest
-# wins. Here is U-Net, the network of notebook 4, with weights drawn by chance. It has learnt nothing yet, but the
-# shapes are those of a trained one.
+# wins. With the logit $s_c$ of class $c$, its probability is $e^{s_c}$ divided by the sum of $e^{s_k}$ over all classes
+# $k$.
+#
+# Here is U-Net, the network of notebook 4. A network computes its answer from the picture and from many numbers of its
+# own, its *weights*; *training* changes these, little by little, until the answers fit. Here the weights are drawn by
+# chance. The network has learnt nothing yet, but the shapes are those of a trained one.
 #
 # **Predict.** One coloured picture of 64 rows and 96 columns goes in, and there are four classes. What shape comes out?
 
@@ -350,9 +354,9 @@ best
 #
 # ## What a detector returns
 # Networks that find objects one by one are called *detectors*. They do not number pixels. They return a list of
-# *detections*, each a box, a class, a *score* (how sure it is, from 0 to 1) and, in Mask R-CNN, a mask, as arrays in a
-# dictionary: `boxes` (K, 4), `labels` (K,), `scores` (K,), `masks` (K, 1, H, W). Detections may overlap, and there are
-# usually more of them than objects. Here are three as a detector might give them for the shapes:
+# *detections*, each a box, a class, a *score* (how sure it is, from 0 to 1) and, if it is a Mask R-CNN (notebook 7), a
+# mask, as arrays in a dictionary: `boxes` (K, 4), `labels` (K,), `scores` (K,), `masks` (K, 1, H, W). Detections may
+# overlap, and there are usually more of them than objects. Here are three as a detector might give them for the shapes:
 
 # %%
 found = {
@@ -379,12 +383,17 @@ right = [
     for row, label in zip(overlaps, found["labels"], strict=True)
 ]
 assert right == [True, True, False]
+assert sum(right) / len(right) == 2 / 3 and sum(right) / K == 2 / 4  # precision, recall
 print(overlaps.round(2))
 
 # %% [markdown]
 # The disc and the triangle are right. The third lies where nothing is; its low score says that the detector was not
-# sure, and a threshold on the scores would drop it. The two rectangles were missed. From many such lists comes the
-# *average precision* that papers report.
+# sure, and a threshold on the scores would drop it. The two rectangles were missed.
+#
+# *Precision* is the share of the detections that are right, here 2 of 3, and *recall* the share of the objects that are
+# found, here 2 of 4. With a lower threshold on the scores recall rises and precision usually falls. The precision,
+# averaged over all recalls from 0 to 1, is the *average precision* (AP) that papers report; the average over classes
+# and over several limits for the IoU in the place of 0.5 is COCO's.
 #
 # ## A map of the course
 # | notebook | what it is about |
