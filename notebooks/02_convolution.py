@@ -95,7 +95,9 @@ explain.maps(x, weight, y, titles=["x", "weight", "y: the output"], operators=["
 
 # %% [markdown]
 # In figures, ∗ stands for "convolved with". A window of three rows fits into five rows at three heights, so the output
-# is 3x3. It is a map again: the output in row 1 and column 2 is about the window whose corner is in row 1 and column 2.
+# is 3x3. It is a picture again, as a rule with values that no camera takes; such an array of one number for each place
+# is called a *feature map*, or *map* for short. The output in row 1 and column 2 is about the window whose corner is in
+# row 1 and column 2.
 
 # %% [markdown]
 # ## Stride, padding, dilation
@@ -121,7 +123,7 @@ explain.maps(x, weight, strided, titles=["x", "weight", "y, stride 2"], operator
 #
 # *Padding* puts rows and columns of zeros around the picture, so that windows may reach beyond its border. With a
 # padding of 1 and a 3x3 table the output has the picture's own size; networks for segmentation do this in most of their
-# layers.
+# *layers*, the steps of which they are made.
 #
 # **Predict.** What is the output in the upper left corner? Only four of the weights lie on the picture there.
 
