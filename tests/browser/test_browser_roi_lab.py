@@ -1,8 +1,11 @@
 """The RoI lab in JupyterLab, in a real browser: what is shown is what the kernels give for the box that is shown."""
 
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -353,4 +356,20 @@ def test_touch(browser, jupyter):
     wait_for_box(page, lab, expected=[before[0] + across, before[1] + down, before[2] + across, before[3] + down])
     assert lab.bounding_box() == place  # the page has not scrolled
     assert_shows_the_kernels_numbers(lab)
+    context.close()
+
+
+def test_a_notebook_that_was_run_and_made_a_page_has_the_picture(browser, tmp_path, keep):
+    write_notebook(tmp_path / "page.ipynb", CELLS[:1])
+    command = ["-m", "nbconvert", "--to", "html", "--execute", str(tmp_path / "page.ipynb")]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    run = subprocess.run([sys.executable, *command], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    context = browser.new_context(viewport={"width": 700, "height": 900}, offline=True)
+    page = context.new_page()
+    page.goto((tmp_path / "page.html").as_uri())
+    picture = page.locator(".tinyseg-roi-lab-still img")
+    assert picture.is_visible() and picture.evaluate("image => image.naturalWidth") > 500
+    assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+    keep(page, "roi_lab_page")
     context.close()
