@@ -82,7 +82,7 @@ def features(lab):
     across = lab.locator(".roi-pool .values text").evaluate_all(
         "all => new Set(all.map((node) => node.getAttribute('x'))).size"
     )
-    return np.reshape(values, (-1, across)).astype(np.float32)
+    return np.reshape(values, (-1, across)).astype(lab.get_attribute("data-dtype"))
 
 
 def assert_shows_the_kernels_numbers(lab):
@@ -91,15 +91,16 @@ def assert_shows_the_kernels_numbers(lab):
     scale, size = float(lab.get_attribute("data-scale")), settings["output_size"]
     fields = [float(value) for value in lab.locator(".box-fields input").evaluate_all("all => all.map((n) => n.value)")]
     assert fields == box(lab)
-    rois = np.array([[0, *box(lab)]], np.float32)
+    shown_map = features(lab)
+    rois = np.array([[0, *box(lab)]], shown_map.dtype)
     for operator in ("roi-pool", "roi-align"):
-        x = Tensor(features(lab)[None, None], requires_grad=True)
+        x = Tensor(shown_map[None, None], requires_grad=True)
         if operator == "roi-pool":
             y = ops.roi_pool(x, rois, tuple(size), scale)
         else:
             how = {name: settings[name] for name in ("sampling_ratio", "aligned")}
             y = ops.roi_align(x, rois, tuple(size), scale, **how)
-        dy = np.ones(y.shape, np.float32)
+        dy = np.ones(y.shape, shown_map.dtype)
         if settings["gradient_of"] == "cell":
             dy[:] = 0
             dy[(0, 0, *settings["cell"])] = 1

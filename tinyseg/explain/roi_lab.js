@@ -308,6 +308,7 @@ function render({ model, el }) {
       box: JSON.stringify(box),
       settings: JSON.stringify(settings),
       scale: picture.spatial_scale,
+      dtype: picture.dtype,
     });
     clearTimeout(saying);
     saying = setTimeout(() => (live.textContent = spoken(box, found)), 400); // not at each step of a drag

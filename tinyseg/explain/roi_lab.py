@@ -330,7 +330,9 @@ class RoILab:
         display(still(self, widget is not None), raw=True)
         if widget is not None:
             data, metadata = widget._repr_mimebundle_()
-            display({kind: value for kind, value in data.items() if kind != "text/plain"}, metadata=metadata, raw=True)
+            # no second text after the picture's, and for pages without widgets nothing at all
+            data = {kind: value for kind, value in data.items() if kind != "text/plain"}
+            display({**data, "text/html": "<!-- the RoI lab's widget -->"}, metadata=metadata, raw=True)
 
 
 @contextmanager

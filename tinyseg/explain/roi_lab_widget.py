@@ -61,6 +61,7 @@ def _picture(lab):
         "values": plain(lab.features),
         "colours": [[to_hex(colour) for colour in row] for row in shown],
         "spatial_scale": float(lab.spatial_scale),
+        "dtype": str(lab.features.dtype),
     }
 
 
