@@ -46,7 +46,8 @@ def run_all(page):
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
     found = page.locator(".tinyseg-roi-lab").first
-    found.wait_for(timeout=120_000)
+    found.wait_for(timeout=300_000)
+    page.get_by_text("Python 3 (ipykernel) | Idle").wait_for(timeout=300_000)  # a kernel that is busy answers late
     return found
 
 
