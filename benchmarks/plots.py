@@ -5,7 +5,7 @@ from itertools import cycle
 
 from benchmarks import report
 from tinyseg import files
-from tinyseg.explain.roofline import draw_roof, plain_ticks
+from tinyseg.explain.networks.roofline import draw_roof, plain_ticks
 
 #: Colours that those who do not see red or green can tell apart (Okabe and Ito, 2008).
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")

@@ -6,7 +6,7 @@ import pytest
 from tolerances import TOLERANCES
 
 from tinyseg import explain
-from tinyseg.explain import roi_calls
+from tinyseg.explain.rois import calls
 
 # Each library's formula once more, in plain loops over one plane, as its sources have it. Boxes are x1, y1, x2, y2.
 
@@ -253,16 +253,14 @@ def test_crops_follow_tensorflow_in_both_types(rng):
     for dtype in (np.float32, np.float64):
         for size in ((1, 1), (2, 3), (5, 4)):
             rois = np.insert(corners, 0, 0, axis=1).astype(dtype)
-            y = roi_calls.crop_and_resize(x[None, None].astype(dtype), rois, size)
+            y = calls.crop_and_resize(x[None, None].astype(dtype), rois, size)
             expected = [crop_and_resize(x, normalised(x, roi[1:].astype(float), 1), size) for roi in rois]
             assert y.dtype == dtype  # reversed boxes flip the crop, as TensorFlow's do
             np.testing.assert_allclose(y[:, 0], expected, rtol=0, atol=4 * TOLERANCES["roi_align"].of(dtype))
 
 
 def test_crops_outside_take_the_extrapolation_value():
-    y = roi_calls.crop_and_resize(
-        np.ones((1, 1, 4, 4)), np.array([[0, -0.5, 0, 3, 3.5]]), (2, 2), extrapolation_value=7.0
-    )
+    y = calls.crop_and_resize(np.ones((1, 1, 4, 4)), np.array([[0, -0.5, 0, 3, 3.5]]), (2, 2), extrapolation_value=7.0)
     assert y[0, 0].tolist() == [[7, 1], [7, 7]]
 
 

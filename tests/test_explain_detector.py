@@ -7,7 +7,7 @@ import pytest
 
 import tinyseg
 from tinyseg import explain, models, ops, random
-from tinyseg.explain.detector_stages import DetectorStage, places, recall_of
+from tinyseg.explain.detectors.stages import DetectorStage, places, recall_of
 from tinyseg.watching import tell, watching
 
 F32 = np.float32
@@ -259,7 +259,7 @@ def test_json():
 
 
 def test_many_boxes_are_not_written_as_json(monkeypatch):
-    monkeypatch.setattr("tinyseg.explain.detector_xray._MOST_BOXES", 100)
+    monkeypatch.setattr("tinyseg.explain.detectors.xray._MOST_BOXES", 100)
     stages = {stage["name"]: stage for stage in json.loads(explain.detector(tiny(), picture()).to_json())["stages"]}
     assert "boxes" not in stages["anchors"] and stages["anchors"]["shapes"]["boxes"] == [1023, 4]
     assert len(stages["proposals"]["boxes"]) == stages["proposals"]["count"]

@@ -101,7 +101,7 @@ def test_the_score_of_a_covering_box_decides_its_colour(sample):
     xray = look(sample)
     figure = xray.figure("top")
     words = " ".join(texts(figure))
-    covers = int((explain.detector_stages.overlaps(xray["top"], xray.truth) >= 0.5).any(axis=0).sum())
+    covers = int((explain.detectors.stages.overlaps(xray["top"], xray.truth) >= 0.5).any(axis=0).sum())
     assert f"covers an object (IoU 0.5): {covers}" in words
     assert f"covers none: {xray['top'].count - covers}" in words
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from tinyseg import Tensor, backend, explain, models, nn, ops, random
-from tinyseg.explain.graph_drawing import _prepared
-from tinyseg.explain.graph_layout import layered
+from tinyseg.explain.networks.graph_drawing import _prepared
+from tinyseg.explain.networks.graph_layout import layered
 
 PEAKS = {"flops": 1e11, "bytes": 1e10}
 

@@ -10,7 +10,7 @@ import pytest
 from kernels.cpu import conv2d, conv_transpose2d, planned, planner
 from tinyseg import Tensor, backend, cli, explain, models, nn, no_grad, ops, random
 from tinyseg.data import write_picture
-from tinyseg.explain.plan import _least
+from tinyseg.explain.networks.plan import _least
 from tinyseg.training import save_model
 
 PEAKS = {"flops": 1e11, "bytes": 1e10}

@@ -7,7 +7,7 @@ import pytest
 from random_rois import groups
 
 from tinyseg import explain
-from tinyseg.explain.roi_calls import pool
+from tinyseg.explain.rois.calls import pool
 
 BOTH = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
 
@@ -116,7 +116,7 @@ def test_random_boxes_equal_the_definition():
 
 @BOTH
 def test_equals_what_the_other_explanations_call_so(dtype):
-    """`tinyseg.explain.roi_calls.pool` makes it of the RoIAlign kernel, by another box."""
+    """`tinyseg.explain.rois.calls.pool` makes it of the RoIAlign kernel, by another box."""
     compared = 0
     for group in groups(dtype, rois=500, seed=2, signs=False):
         for kind, row in zip(group.kinds, group.rois, strict=True):

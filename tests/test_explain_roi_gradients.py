@@ -11,7 +11,7 @@ from kernels import cuda
 from kernels.naive import roi_align as naive
 from tinyseg import Tensor, explain, ops
 from tinyseg.backend import atomic_gradients
-from tinyseg.explain.roi_orders import last_places
+from tinyseg.explain.rois.orders import last_places
 
 OPS = ("roi_pool", "roi_align", "roi_align_aligned")
 #: On the map, across each edge, off it, smaller than a cell; on the first and the second of two pictures.
@@ -141,7 +141,7 @@ def replayed(monkeypatch):
 @pytest.mark.parametrize("op", OPS)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_what_is_replayed_is_what_the_kernels_add(rng, op, dtype):
-    from tinyseg.explain.roi_gradients import _Step
+    from tinyseg.explain.rois.gradients import _Step
 
     x, rois = rng.standard_normal((2, 3, 6, 8)).astype(dtype), ROIS.astype(dtype)
     dy = rng.standard_normal((6, 3, 2, 3)).astype(dtype)
@@ -185,7 +185,7 @@ def test_numbers_that_add_up_exactly_do_not_depend_on_order(rng, monkeypatch):
 
 def test_only_so_many_channels_are_replayed(rng, monkeypatch):
     replayed(monkeypatch)
-    monkeypatch.setattr("tinyseg.explain.roi_orders._MOST_ADDITIONS", 2 * 96)
+    monkeypatch.setattr("tinyseg.explain.rois.orders._MOST_ADDITIONS", 2 * 96)
     found = explain.roi_gradients(rng.standard_normal((3, 9, 9)), [[1, 1, 7, 7]], output_size=(2, 3), orders=1)
     assert found["roi_align"].orders.channels == 2 and found["roi_pool"].orders.channels == 3
     assert "channels: 2." in found["roi_align"].orders.words()

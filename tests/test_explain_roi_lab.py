@@ -235,7 +235,7 @@ def test_a_picture_stands_before_the_widget_which_hides_it(monkeypatch):
 
 def test_without_anywidget_there_is_the_picture_and_how_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "anywidget", None)
-    monkeypatch.delitem(sys.modules, "tinyseg.explain.roi_lab_widget", raising=False)
+    monkeypatch.delitem(sys.modules, "tinyseg.explain.rois.lab_widget", raising=False)
     lab = explain.roi_lab(RAMP)
     assert lab.widget is None
     (still,) = displayed(lab, monkeypatch)

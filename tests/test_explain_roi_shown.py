@@ -12,8 +12,8 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from tinyseg import explain
-from tinyseg.explain.roi_figure import bin_bounds
-from tinyseg.explain.roi_sheet import view
+from tinyseg.explain.rois.figure import bin_bounds
+from tinyseg.explain.rois.sheet import view
 
 SVG = "{http://www.w3.org/2000/svg}"
 

@@ -59,7 +59,7 @@ def draw(operator):
     -------
     bytes
     """
-    from tinyseg.explain.roi_figure import bin_bounds
+    from tinyseg.explain.rois.figure import bin_bounds
 
     figure, on_map, on_result = _sheet()
     made = trace(operator)

@@ -5,32 +5,32 @@ operators make of a box that moves, and what other libraries make of the same bo
 on a picture, with where it lost an object. Nothing here changes what is computed, or the network that is looked at.
 """
 
-from tinyseg.explain.conventions import Convention, Conventions, conventions
-from tinyseg.explain.cuda_report import CudaAccess, CudaTrace
-from tinyseg.explain.cuda_rows import CudaTraceProblem, CudaTraceRow
-from tinyseg.explain.cuda_trace import cuda_trace
-from tinyseg.explain.detector import detector
-from tinyseg.explain.detector_lost import LostObject
-from tinyseg.explain.detector_stages import DetectorStage
-from tinyseg.explain.detector_xray import DetectorXRay
-from tinyseg.explain.feature_maps import FeatureMapRow, FeatureMaps, feature_maps
-from tinyseg.explain.gradient_check import check_gradients
-from tinyseg.explain.gradient_report import GradientReport, GradientRow
-from tinyseg.explain.graph import Graph, GraphNode, graph
-from tinyseg.explain.graph_blocks import GraphBlock
+from tinyseg.explain.cuda.report import CudaAccess, CudaTrace
+from tinyseg.explain.cuda.rows import CudaTraceProblem, CudaTraceRow
+from tinyseg.explain.cuda.trace import cuda_trace
+from tinyseg.explain.detectors.detector import detector
+from tinyseg.explain.detectors.lost import LostObject
+from tinyseg.explain.detectors.stages import DetectorStage
+from tinyseg.explain.detectors.xray import DetectorXRay
+from tinyseg.explain.gradients.check import check_gradients
+from tinyseg.explain.gradients.report import GradientReport, GradientRow
 from tinyseg.explain.maps import Mark, maps
-from tinyseg.explain.plan import plan
-from tinyseg.explain.plan_table import Plan, PlanRow
-from tinyseg.explain.receptive_field import ReceptiveField, receptive_field
-from tinyseg.explain.roi_compare import RoIComparison, roi_compare
-from tinyseg.explain.roi_drag import RoIDrag, RoIJump, roi_drag
-from tinyseg.explain.roi_gradients import RoIGradient, RoIGradients, roi_gradients
-from tinyseg.explain.roi_lab import RoILab, RoILabPart, RoILabResult, roi_lab
-from tinyseg.explain.roi_orders import RoIOrders
-from tinyseg.explain.roi_report import RoITrace
-from tinyseg.explain.roi_trace import roi
-from tinyseg.explain.roi_values import RoICell, RoISample
-from tinyseg.explain.roofline import Measured, roofline
+from tinyseg.explain.networks.feature_maps import FeatureMapRow, FeatureMaps, feature_maps
+from tinyseg.explain.networks.graph import Graph, GraphNode, graph
+from tinyseg.explain.networks.graph_blocks import GraphBlock
+from tinyseg.explain.networks.plan import plan
+from tinyseg.explain.networks.plan_table import Plan, PlanRow
+from tinyseg.explain.networks.receptive_field import ReceptiveField, receptive_field
+from tinyseg.explain.networks.roofline import Measured, roofline
+from tinyseg.explain.rois.compare import RoIComparison, roi_compare
+from tinyseg.explain.rois.conventions import Convention, Conventions, conventions
+from tinyseg.explain.rois.drag import RoIDrag, RoIJump, roi_drag
+from tinyseg.explain.rois.gradients import RoIGradient, RoIGradients, roi_gradients
+from tinyseg.explain.rois.lab import RoILab, RoILabPart, RoILabResult, roi_lab
+from tinyseg.explain.rois.orders import RoIOrders
+from tinyseg.explain.rois.report import RoITrace
+from tinyseg.explain.rois.trace import roi
+from tinyseg.explain.rois.values import RoICell, RoISample
 
 __all__ = [
     "Convention",

@@ -1,0 +1,1 @@
+"""Gradients checked against differences, and kinks told from mistakes."""
