@@ -192,7 +192,7 @@ assert not uncropped[0, 0, -1].any()
 # %% [markdown]
 # ### Checkerboards
 # **Predict.** A picture of ones is enlarged to about twice its size, with a table of ones: once 3x3, once 2x2, once
-# 4x4. Which of the outputs are even, apart from the border?
+# 4x4. Which of the outputs are even, that is, the same everywhere, apart from the border?
 
 # %%
 flat = np.ones((1, 1, 5, 5))
@@ -555,8 +555,9 @@ assert refused
 # %% [markdown]
 # The mean would be the value itself and the variance zero: whatever the picture, the output would be $\beta$. The
 # kernel refuses, as PyTorch does. A batch of *one picture* is no error if it has several pixels: the statistics are
-# then that picture's own. With few numbers they are noisy; with batches of one or two large pictures it is common to
-# keep the running statistics fixed instead, as a later notebook does with pretrained networks.
+# then that picture's own. With few numbers they are noisy; where batches are of one or two large pictures, and the
+# network begins with weights that were trained elsewhere, it is common to keep the running statistics as they came,
+# *frozen*.
 #
 # ### The three terms of the gradient
 # In evaluation, mean and variance are constants, and the gradient is $\gamma / \sqrt{\text{variance} + \epsilon}$ times

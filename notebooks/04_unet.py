@@ -62,8 +62,8 @@ side_by_side([sample.picture, draw.overlay(sample.picture, sample.mask)], ["pict
 #   blocks follow.
 # - **Across.** At each level the way down hands a copy of its map to the way up, where it is joined to the enlarged map
 #   as further channels. These are the *skip connections*.
-# - **Out.** A last convolution makes one number of all channels for each pixel, its *logit*. The *sigmoid*
-#   $1 / (1 + e^{-z})$ turns a logit $z$ from minus to plus infinity into a probability from 0 to 1.
+# - **Out.** A last convolution makes one number of all channels for each pixel, its *logit*. The *sigmoid* of notebook
+#   1 turns it into a probability from 0 to 1.
 #
 # `widths` says how many channels each level has.
 
@@ -454,8 +454,9 @@ assert result.shape == odd.shape
 
 # %% [markdown]
 # ## The short way
-# You wrote the loop by hand once. `tinyseg.training.fit(model, train, val, steps=...)` does the same with checkpoints,
-# validation and a curve, and `tinyseg train unet` does it from the command line, with your own pictures.
+# You wrote the loop by hand once. `tinyseg.training.fit(model, train, val, steps=...)` does the same, saves the weights
+# on the way (*checkpoints*), measures on held-out pictures (*validation*), draws the curve, and `tinyseg train unet`
+# does it from the command line, with your own pictures.
 #
 # U-Net says of each pixel whether it belongs to a cell, but not to *which*: two cells that touch become one patch. The
 # rest of the course is about networks that tell them apart. It begins with [anchors](05_anchors_rpn_nms.ipynb).

@@ -215,10 +215,15 @@ assert np.allclose(error["RoIAlign, aligned"], 0)
 # %% tags=["hide-input"]
 from matplotlib.figure import Figure
 
+from tinyseg.colours import OKABE_ITO
+
 figure = Figure(figsize=(8, 3.2), layout="constrained")
 axes = figure.subplots()
-for row, (name, values) in enumerate(error.items()):
-    axes.hist(values.ravel(), bins=np.arange(-16.5, 27.5), bottom=0, label=name, alpha=0.75, color=f"C{row}")
+for (name, values), colour, hatch in zip(
+    error.items(), ("sky blue", "vermilion", "bluish green"), ("", "//", ".."), strict=True
+):
+    colour = np.array(OKABE_ITO[colour]) / 255
+    axes.hist(values.ravel(), bins=np.arange(-16.5, 27.5), label=name, facecolor=colour, edgecolor="white", hatch=hatch)
 axes.set(
     xlabel="pixels between where a bin looked and where it should (right: too far right)",
     ylabel="bins",
@@ -233,7 +238,7 @@ figure
 # has the same 8 pixels on average, since it too takes an index for a place; but from box to box it is off by anything
 # up to 25 pixels. A constant shift can be learnt by the layers that follow; a random one cannot. For the class of an
 # object it matters little. For its mask, pixel by pixel, it matters a great deal: in the table of tinyseg's README, not
-# rounding is worth a tenth of average precision.
+# rounding adds about a tenth to the average precision of the masks, which is at most 1 (notebook 1).
 #
 # ## Dragging a box
 # Slide a box by sixteenths of a pixel, on a map with stride 1 this time, and watch one bin.
@@ -333,12 +338,14 @@ assert len(crowd) == 200
 assert busy.numbers("roi_align_aligned")["most"] > 300
 
 # %% [markdown]
-# In the middle of the map more than 300 additions meet in a cell. On a GPU, thousands of threads add at the same time.
-# Two of them may not write to the same place at once, so they use *atomic* additions, which queue. The queue's order is
-# a matter of chance, floating-point sums depend on the order, and so **the gradient differs in its last digits from run
-# to run**. That is not a mistake of yours. tinyseg's GPU kernels therefore give each cell to one thread, which adds in
-# a fixed order; `kernels.cuda.use_deterministic(False)` chooses the atomic form. The bottom row of the figure shows
-# which cells change when the order does.
+# Away from the border, where most boxes overlap, more than 300 additions meet in a cell. On a GPU, thousands of
+# *threads* run the same code at the same time, each for other numbers. Two of them may not write to the same place at
+# once, so they use *atomic* additions, which queue. The queue's order is a matter of chance, floating-point sums depend
+# on the order, and so **the gradient differs in its last digits from run to run**. That is not a mistake of yours.
+# tinyseg's GPU kernels therefore give each cell to one thread, which adds in a fixed order;
+# `kernels.cuda.use_deterministic(False)` chooses the atomic form. The bottom row of the figure shows which cells change
+# when the order does, and by how much, in *ulp*: units in the last place, the step from one float to the next. (Where
+# many large terms cancel, the sum is small and its steps are tiny, so many of them say little.)
 #
 # ## Why a gradient check of RoIPool fails now and then
 # A gradient check moves one input a little and compares the change of the output with the gradient. If the little step
@@ -371,7 +378,7 @@ table = explain.conventions(ramp, (0.6, 1, 3.5, 3.4), output_size=2)
 print(table)
 
 # %% [markdown]
-# When weights come from elsewhere, look here first. Three defaults disagree: torchvision's `roi_align` is not aligned
+# When weights come from elsewhere, look here first. The defaults disagree: torchvision's `roi_align` is not aligned
 # unless you say so, detectron2's is, and ONNX calls the two `output_half_pixel` and `half_pixel`.
 #
 # ## The lab
@@ -398,46 +405,46 @@ assert result.roi_pool.output.tolist() == [[12, 14], [17, 19]]
 # ## Questions
 # Replace the `...` and run the cell; it says whether you are right.
 #
-# 1. A box is 10.5 pixels from the left edge of the picture; the stride is 16, so `spatial_scale` is 1/16. Which column
-#    of cells does RoIPool take as the box's first?
+# **1.** A box is 10.5 pixels from the left edge of the picture; the stride is 16, so `spatial_scale` is 1/16. Which
+# column of cells does RoIPool take as the box's first?
 
 # %%
 answer = ...
 tinyseg.lessons.check("rois.1", answer)
 
 # %% [markdown]
-# 2. On the ramp of this notebook, box (1, 1, 3, 3), output 4 by 4: what is the number at the top left of RoIAlign's
-#    output, aligned?
+# **2.** On the ramp of this notebook, box (1, 1, 3, 3), output 4 by 4: what is the number at the top left of RoIAlign's
+# output, aligned?
 
 # %%
 answer = ...
 tinyseg.lessons.check("rois.2", answer)
 
 # %% [markdown]
-# 3. RoIPool divides a box of 5 cells into 2 bins. Which cell (0 to 4) is in both?
+# **3.** RoIPool divides a box of 5 cells into 2 bins. Which cell (0 to 4) is in both?
 
 # %%
 answer = ...
 tinyseg.lessons.check("rois.3", answer)
 
 # %% [markdown]
-# 4. A network was trained with `aligned=False` on a map of stride 32, and you run it with `aligned=True`. By how many
-#    pixels are all pooled features off, along x?
+# **4.** A network was trained with `aligned=False` on a map of stride 32, and you run it with `aligned=True`. By how
+# many pixels are all pooled features off, along x?
 
 # %%
 answer = ...
 tinyseg.lessons.check("rois.4", answer)
 
 # %% [markdown]
-# 5. `sampling_ratio=-1`, a box 20.5 cells wide, 7 bins: how many samples does a bin take along x?
+# **5.** `sampling_ratio=-1`, a box 20.5 cells wide, 7 bins: how many samples does a bin take along x?
 
 # %%
 answer = ...
 tinyseg.lessons.check("rois.5", answer)
 
 # %% [markdown]
-# 6. Which statement about the gradient with respect to the box is true? `"RoIPool"`, if only RoIPool gives one;
-#    `"RoIAlign"`, if only RoIAlign does; `"both"`; `"neither"`.
+# **6.** Which statement about the gradient with respect to the box is true? `"RoIPool"`, if only RoIPool gives one;
+# `"RoIAlign"`, if only RoIAlign does; `"both"`; `"neither"`.
 
 # %%
 answer = ...

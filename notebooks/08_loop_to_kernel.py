@@ -30,9 +30,9 @@ rng = tinyseg.manual_seed(0)
 
 # %% [markdown]
 # ## What there is to do
-# The layer of this notebook takes 64 maps of 100 by 152 cells and gives as many of the same size, with kernels of 3 by
-# 3 and a border of zeros. *Kernel* has two meanings that cannot be avoided: the small array of weights, and the
-# function that computes on arrays. Here the second one matters.
+# The layer of this notebook takes 64 maps of 100 by 152 cells and gives as many of the same size, with weights of 3 by
+# 3 and a border of zeros. A *kernel* is a function that computes on arrays, as everywhere in this course; in the code,
+# `kernel` alone is the height and width of the weights.
 #
 # Each output number is a sum over 64 channels and 9 weights, so 576 products, each multiplied and added: one
 # *multiply-add* counts as two *operations*.
@@ -60,9 +60,9 @@ assert round(operations / (4 * touched)) == 141
 #
 # ## What the machine can do
 # A processor core has units that multiply and add; they work on *vectors*, several numbers at once. Memory delivers
-# bytes at a rate of its own. Both rates can be measured: the first by a loop that multiplies and adds numbers that
-# never leave the *registers* (the few places where a core can compute), the second by copying arrays that are too large
-# for any *cache* (the small, fast memory near a core).
+# bytes at a rate of its own, its *bandwidth*. Both rates can be measured: the first by a loop that multiplies and adds
+# numbers that never leave the *registers* (the few places where a core can compute), the second by copying arrays that
+# are too large for any *cache* (the small, fast memory near a core).
 #
 # To compare like with like, this notebook uses one thread, so one core, until it says otherwise.
 
@@ -80,8 +80,8 @@ print(f"          so {balance:.1f} operations in the time of one byte")
 # Patterson, 2009): a slope where memory is the limit, then a flat roof.
 
 # %% [markdown]
-# **Predict.** ReLU, max(x, 0), reads a number of 4 bytes, does one operation and writes 4 bytes. Batch normalisation at
-# inference is one multiply-add per number. Where do they lie, and how many times faster would they run on a processor
+# **Predict.** ReLU, max(x, 0), reads a number of 4 bytes, does one operation and writes 4 bytes. Batch normalisation in
+# evaluation is one multiply-add per number. Where do they lie, and how many times faster would they run on a processor
 # with twice as many multipliers?
 
 
@@ -196,7 +196,7 @@ bench.draw([climb], {"processor": "this machine", "threads": 1})
 #   which loop is inside.
 # - **threads.** Each output map is a task of its own. With one thread this gains nothing.
 # - **reuse.** The rung before loads a pixel and a sum, and stores the sum, for a single multiply-add. Four output
-#   channels and three kernel columns at once make twelve multiply-adds of seven loads.
+#   channels and three columns of weights at once make twelve multiply-adds of seven loads.
 # - **tile.** A block of sums stays in registers until it is complete, so it is stored once.
 # - **winograd.** Fewer multiplications for the same result; see below.
 # - **final.** What `tinyseg.ops.conv2d` runs: the best of these for the shape at hand.
@@ -293,8 +293,8 @@ explain.roofline(points, peaks, title="The ladder of roi_align: 100 boxes on 256
 
 # %% [markdown]
 # It does few operations per byte, so memory is the nearer limit. The large steps are the ones that change how memory is
-# read: all channels of a cell side by side (`channels_last`), so that a cache line that is fetched is used to its end,
-# and sums that stay in registers.
+# read: all channels of a cell side by side (`channels_last`), so that a *cache line*, the stretch of bytes that is
+# fetched from memory at a time, is used to its end, and sums that stay in registers.
 #
 # ## A whole network
 # `explain.plan` runs a network and lists every kernel call: what was folded into the same pass, which algorithm was
@@ -317,40 +317,39 @@ explain.roofline(plan, title="A small U-Net, 128 x 128, all cores")
 # ## Questions
 # Replace the `...` and run the cell; it says whether you are right.
 #
-# 1. How many multiply-adds has a 3x3 convolution from 64 to 128 channels that gives maps of 56 by 56?
+# **1.** How many multiply-adds has a 3x3 convolution from 64 to 128 channels that gives maps of 56 by 56?
 
 # %%
 answer = ...
 tinyseg.lessons.check("speed.1", answer)
 
 # %% [markdown]
-# 2. A machine does 200 GFLOP/s and copies 20 GB/s. A kernel does 4 operations per byte. How many GFLOP/s can it reach
-#    at most?
+# **2.** A machine does 200 GFLOP/s and copies 20 GB/s. A kernel does 4 operations per byte. How many GFLOP/s can it
+# reach at most?
 
 # %%
 answer = ...
 tinyseg.lessons.check("speed.2", answer)
 
 # %% [markdown]
-# 3. Someone replaces the multiplication in a ReLU-like layer by a cheaper instruction. How many times as fast does the
-#    layer get on that machine, if it did 0.125 operations per byte before?
+# **3.** Someone replaces the multiplication in a ReLU-like layer by a cheaper instruction. How many times as fast does
+# the layer get on the machine of question 2, if it did 0.125 operations per byte before?
 
 # %%
 answer = ...
 tinyseg.lessons.check("speed.3", answer)
 
 # %% [markdown]
-# 4. Winograd's method with patches of 4 by 4: how many multiplications per output and input channel are left of the
-#    textbook's nine?
+# **4.** Winograd's method with patches of 4 by 4: how many multiplications per output and input channel are left of the
+# textbook's nine?
 
 # %%
 answer = ...
 tinyseg.lessons.check("speed.4", answer)
 
 # %% [markdown]
-# 5. In rung 2, why can several pixels be computed at once, and not in rung 1? Answer `"sums"` if it is since
-#    neighbouring sums do not wait for each other, `"threads"` if more cores take part, `"cache"` if fewer bytes are
-#    read.
+# **5.** In rung 2, why can several pixels be computed at once, and not in rung 1? Answer `"sums"` if it is since
+# neighbouring sums do not wait for each other, `"threads"` if more cores take part, `"cache"` if fewer bytes are read.
 
 # %%
 answer = ...

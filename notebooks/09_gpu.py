@@ -12,7 +12,7 @@
 # - run tinyseg's networks in the simulator or on a GPU, and say what is copied.
 #
 # It takes about 45 minutes, and one of computing. You should have read [notebook 8](08_loop_to_kernel.ipynb), where
-# memory bandwidth and tiles come from.
+# operations, bytes and registers are counted.
 
 # %%
 # %matplotlib inline
@@ -160,9 +160,11 @@ for problem in trace.problems:
 assert {problem.kind for problem in trace.problems} >= {"race"}
 
 # %% [markdown]
-# It reads what nobody has written yet, or what was there before. The threads of a warp used to run in step, so code
-# like this could go well for years, and fail on the next generation of hardware. The trace does not wait for it to go
-# wrong: two threads touch the same place, one of them writes, and no barrier lies between. That is a *race*.
+# It reads what nobody has written yet, or what was there before. No thread is safe: thread $t$ reads what thread
+# $63 - t$ writes, which is never itself and never even of its own warp. In a block of one warp such code could go well
+# for years, since the threads of a warp used to run in step, and fail on the next generation of hardware. The trace
+# does not wait for it to go wrong: two threads touch the same place, one of them writes, and no barrier lies between.
+# That is a *race*.
 
 
 # %%
@@ -185,7 +187,7 @@ assert (y == x.reshape(2, 64)[:, ::-1].ravel()).all()
 # words of the *same* bank queue.
 #
 # A transposition reads rows and writes columns, or the other way round, so one side would be uncoalesced in global
-# memory. Through a tile in shared memory both sides are coalesced.
+# memory. Through a *tile*, a square piece of the matrix, in shared memory both sides are coalesced.
 
 
 # %%
@@ -263,10 +265,10 @@ assert tiled.totals()["a"]["read"] * 16 == below.totals()["a"]["read"]
 # from shared memory; and no read of shared memory has a conflict.
 #
 # ## What the compiler makes of it
-# Registers are where a thread keeps its numbers. A multiprocessor has a fixed number of them, so the more a thread
-# takes, the fewer threads run at once; the share of the possible is the *occupancy*. Too many live numbers, and the
-# compiler *spills* some into memory, which is slow. tinyseg compiles all its kernels without a GPU and keeps the table;
-# here are those of the convolutions, for an H100 (`sm_90`) in float32.
+# Registers are where a thread keeps its numbers. A *multiprocessor*, the part of a GPU on which a block runs, has a
+# fixed number of them, so the more a thread takes, the fewer threads run at once; the share of the possible is the
+# *occupancy*. Too many live numbers, and the compiler *spills* some into memory, which is slow. tinyseg compiles all
+# its kernels without a GPU and keeps the table; here are those of the convolutions, for an H100 (`sm_90`) in float32.
 
 # %%
 table = json.loads(resources.files("benchmarks").joinpath("cuda_code.json").read_text("utf-8"))["kernels"]
@@ -285,10 +287,10 @@ assert all(row["spills"] == 0 for row in table.values())
 # alone.
 #
 # ## Running it
-# With a GPU, `tensor.to("cuda")` and `model.to("cuda")` move data, and operators run where their data lie. Without one,
-# Numba's *simulator* runs the same kernels as Python threads: right, and very slow. It is switched on by the
-# environment variable `NUMBA_ENABLE_CUDASIM=1` before Python starts; in a notebook, before the first import, by
-# `os.environ`. Here it runs in a second Python, so that this one stays as it is.
+# With a GPU, `tensor.to("cuda")` and `model.to("cuda")` move data to it, the *device*, and operators run where their
+# data lie. Without one, Numba's *simulator* runs the same kernels as Python threads: right, and very slow. It is
+# switched on by the environment variable `NUMBA_ENABLE_CUDASIM=1` before Python starts; in a notebook, before the first
+# import, by `os.environ`. Here it runs in a second Python, so that this one stays as it is.
 
 # %%
 program = """
@@ -342,38 +344,38 @@ else:
 # ## Questions
 # Replace the `...` and run the cell; it says whether you are right.
 #
-# 1. An array has 1000 elements, blocks have 256 threads. How many threads does a launch start that covers it?
+# **1.** An array has 1000 elements, blocks have 256 threads. How many threads does a launch start that covers it?
 
 # %%
 answer = ...
 tinyseg.lessons.check("gpu.1", answer)
 
 # %% [markdown]
-# 2. The 32 threads of a warp read 32 neighbouring numbers of 8 bytes each, from the beginning of a sector on. How many
-#    sectors is that?
+# **2.** The 32 threads of a warp read 32 neighbouring numbers of 8 bytes each, from the beginning of a sector on. How
+# many sectors is that?
 
 # %%
 answer = ...
 tinyseg.lessons.check("gpu.2", answer)
 
 # %% [markdown]
-# 3. They read every second number of 4 bytes: 0, 2, 4, and so on. How many sectors now?
+# **3.** They read every second number of 4 bytes: 0, 2, 4, and so on. How many sectors now?
 
 # %%
 answer = ...
 tinyseg.lessons.check("gpu.3", answer)
 
 # %% [markdown]
-# 4. A tile in shared memory has rows of 48 numbers of 4 bytes; the 32 threads of a warp read a column. In how many
-#    passes?
+# **4.** A tile in shared memory has rows of 48 numbers of 4 bytes; the 32 threads of a warp read a column. In how many
+# passes?
 
 # %%
 answer = ...
 tinyseg.lessons.check("gpu.4", answer)
 
 # %% [markdown]
-# 5. Where does a kernel need a barrier? `"between"`: between a thread's write to shared memory and another thread's
-#    read of it; `"every"`: after every write to memory; `"end"`: at the end of the kernel.
+# **5.** Where does a kernel need a barrier? `"between"`: between a thread's write to shared memory and another thread's
+# read of it; `"every"`: after every write to memory; `"end"`: at the end of the kernel.
 
 # %%
 answer = ...

@@ -6,7 +6,7 @@
 # **You will be able to**
 # - say beforehand which of these ends in an error, which in an odd number, and which is fine;
 # - tell an error that protects you from one that is your own;
-# - find the usual reasons why a loss is NaN, stays where it is, or is too good.
+# - find the usual reasons why a loss becomes NaN, a learning rate seems to grow, or a score is too good.
 #
 # It takes about 30 minutes, and half a minute of computing. You should have read notebooks 1 to 7.
 
@@ -70,7 +70,8 @@ assert (empty_pool == 12).all() and (empty_align == 9).all()
 # With `sampling_ratio=-1`, as many samples as the bin has cells, these boxes have no samples, or less than none.
 
 # %% [markdown]
-# **Predict.** What now?
+# **Predict.** Which of these are errors now: the box without area, the reversed one, a box with NaN, one off the map,
+# one that is a thousand million pixels wide?
 
 # %%
 assert (6 + 7 + 11 + 12) / 4 == 9
@@ -158,8 +159,8 @@ assert np.iinfo(np.uint8).max == 255  # of a picture in whole numbers of 8 bits
 
 # %% [markdown]
 # All four. Class 0 is the background, so objects count from 1, and with 3 classes the last is 2. Pictures are floats
-# from 0 to 1: a detector fed with 0 to 255 would run, and learn little, because its first activations would be hundreds
-# of times too large. An error at the start is cheaper than a wasted night.
+# from 0 to 1: a detector fed with 0 to 255 would run, and learn little, because the numbers behind its first layers
+# would be hundreds of times too large. An error at the start is cheaper than a wasted night.
 #
 # ## A batch of one
 # Batch normalisation (notebook 3) subtracts the mean of a channel over the batch and divides by its standard deviation.
@@ -203,7 +204,8 @@ assert skip == (1, 1, 36, 50) and isinstance(joined, Exception)
 # side instead, and lost a border.
 #
 # ## Loss and NaN
-# Cross entropy is -log(softmax). Written as the formula says, it takes exp of the raw scores.
+# With several classes, the loss of a pixel or a box is the *cross entropy*: -log of the probability that the softmax
+# (notebook 1) gives to the true class. Written as the formula says, it takes exp of the raw scores, the logits.
 
 # %% [markdown]
 # **Predict.** What is the loss for scores (1000, 0) and true class 0? For true class 1? And with the formula, in
@@ -226,10 +228,10 @@ assert ops.cross_entropy(scores, np.array([0])).item() == 0 and ops.cross_entrop
 assert np.isnan(by_formula([1000, 0], 0))
 
 # %% [markdown]
-# exp(1000) is infinite in every float, and infinity by infinity is NaN. The library subtracts the largest score first,
-# which changes nothing in exact arithmetic; so the losses are 0 and 1000. `binary_cross_entropy_with_logits` does the
-# same for one score. If your loss is NaN, look first for an `exp`, a `log`, a division or a square root that you wrote
-# yourself.
+# exp(1000) is infinite in every float. Infinity by infinity is NaN, for class 0; for class 1 it is 1 by infinity, and
+# the logarithm of 0. The library subtracts the largest score first, which changes nothing in exact arithmetic; so the
+# losses are 0 and 1000. `binary_cross_entropy_with_logits` does the same for one score. If your loss is NaN, look first
+# for an `exp`, a `log`, a division or a square root that you wrote yourself.
 #
 # ## Gradients that add up
 
@@ -287,10 +289,11 @@ assert kept.tolist() == [0] and flat.tolist() == [0, 1]
 # boxes without area both stay: their overlap is 0 / 0, and a comparison with NaN is never true.
 #
 # ## Too good to be true
-# Here is a small network that "segments" noise with a Dice of 1.
+# Somebody's network segments pictures of noise, in which there are no objects, with a Dice of 1. It says "background"
+# everywhere.
 
 # %% [markdown]
-# **Predict.** What is wrong?
+# **Predict.** Whose Dice is 1, and what is the Dice of the foreground?
 
 # %%
 from tinyseg.evaluation import confusion_counts, dice
@@ -300,48 +303,50 @@ truth = [np.zeros((16, 16), int) for _ in noise]
 predicted = [np.zeros((16, 16), int) for _ in noise]
 counts = sum(confusion_counts(p, t, classes=2) for p, t in zip(predicted, truth, strict=True))
 print("Dice of background and foreground:", dice(counts))
-assert dice(counts)[0] == 1
+assert dice(counts).tolist() == [1, 1]
 
 # %% [markdown]
-# Nothing is there, nothing is found, and the background alone is scored as perfect. Look at the class that you care
-# about; and look at the pictures, always. The second classic is that the same picture lies in the training set and in
-# the held-out set under two names.
+# Both are 1. The background is everywhere, and found everywhere. Of the foreground nothing is there and nothing is
+# found: 0 / 0, which counts as full agreement. A network that does nothing is perfect on pictures without objects. Look
+# at the class that you care about, on pictures that have it; and look at the pictures, always. The second classic is
+# that the same picture lies in the training set and in the held-out set under two names.
 
 # %% [markdown]
 # ## Questions
 # Replace the `...` and run the cell; it says whether you are right.
 #
-# 1. RoIAlign, aligned, box without area, `sampling_ratio=0`: what is every output?
+# **1.** RoIAlign, aligned, box without area, `sampling_ratio=0`: what is every output?
 
 # %%
 answer = ...
 tinyseg.lessons.check("mistakes.1", answer)
 
 # %% [markdown]
-# 2. A U-Net with four poolings gets a picture of 100 by 100. To which height does it have to be padded?
+# **2.** A U-Net with four poolings gets a picture of 100 by 100. To which height does it have to be padded?
 
 # %%
 answer = ...
 tinyseg.lessons.check("mistakes.2", answer)
 
 # %% [markdown]
-# 3. You call `backward()` on the same loss twice without `zero_grad()`, then take a step with learning rate 0.1. Which
-#    learning rate, with a single `backward()`, would have moved plain gradient descent as far?
+# **3.** You call `backward()` on the same loss twice without `zero_grad()`, then take a step with learning rate 0.1.
+# Which learning rate, with a single `backward()`, would have moved the weights as far, if a step subtracts the learning
+# rate times the gradient?
 
 # %%
 answer = ...
 tinyseg.lessons.check("mistakes.3", answer)
 
 # %% [markdown]
-# 4. A detector has `num_classes=5`. What is the largest label that an object may have?
+# **4.** A detector has `num_classes=5`. What is the largest label that an object may have?
 
 # %%
 answer = ...
 tinyseg.lessons.check("mistakes.4", answer)
 
 # %% [markdown]
-# 5. Your loss becomes NaN at step 300, in `-log(p)` of your own. Which change mends it? `"logits"`, to compute the loss
-#    from the raw scores; `"clip"`, to clip the gradient; `"float64"`, to compute in float64.
+# **5.** Your loss becomes NaN at step 300, in `-log(p)` of your own. Which change mends it? `"logits"`, to compute the
+# loss from the raw scores; `"clip"`, to clip the gradient; `"float64"`, to compute in float64.
 
 # %%
 answer = ...

@@ -9,6 +9,7 @@ QUESTIONS = (
         because="an adaptive number of samples in a box without area is none, and the mean of none counts as 0",
         wrong=(
             (float("nan"), "is 0 / 0; the operator takes the mean of no samples to be 0"),
+            (9, "is what a fixed number of samples reads in the middle of the ramp; an adaptive number is none here"),
             (1, "is the number of samples that sampling_ratio=1 would take along each axis"),
         ),
         hint="How many samples does an adaptive bin have that is 0 cells wide?",

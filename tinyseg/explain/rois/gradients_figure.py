@@ -53,8 +53,11 @@ def draw(found, picture, channel):
         axes.set_xlabel("column of cells", fontsize=8)
     boxes = "1 box" if len(found.rois) == 1 else f"{len(found.rois)} boxes"
     what = f"{boxes} of {found.output_size[0]}x{found.output_size[1]} bins"
-    where = f"channel {channel}" if channel is not None else f"all {found.dy.shape[1]} channels"
-    figure.suptitle(f"Gradient of {what}, {where if found.dy.shape[1] > 1 else 'outlined'}; grey: 0", fontsize=11)
+    if found.dy.shape[1] > 1:
+        what += f", channel {channel}" if channel is not None else f", all {found.dy.shape[1]} channels"
+    elif len(found.rois) <= _MOST_BOXES:
+        what += ", outlined"
+    figure.suptitle(f"Gradient of {what}; grey: 0", fontsize=11)
     return figure
 
 
