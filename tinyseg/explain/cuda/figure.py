@@ -9,6 +9,7 @@ from tinyseg.explain.cuda.threads import WARP
 _ASKED, _FETCHED, _CONFLICT = (
     tuple(part / 255 for part in OKABE_ITO[name]) for name in ("blue", "sky blue", "vermilion")
 )
+_NARROWEST = 0.06  # of an element, in threads: about two points of the screen
 
 
 def draw_instruction(lanes, byte, itemsize, space, title):
@@ -63,7 +64,9 @@ def _draw_global(axes, lanes, byte, itemsize, title):
             axes.text(x, -0.12, f"byte {line * LINE}", fontsize=7, color="#555555", va="top", rotation=0)
     for lane, start in zip(lanes.tolist(), byte.tolist(), strict=True):
         place = left[start // LINE] + (start % LINE) * scale
-        axes.add_patch(_rectangle(place, itemsize * scale, _ASKED, edgecolor="white", linewidth=0.4))
+        edge = 0.4 if itemsize * scale > 0.25 else 0  # a white edge would hide a narrow element
+        shown = max(itemsize * scale, _NARROWEST)
+        axes.add_patch(_rectangle(place, shown, _ASKED, edgecolor="white", linewidth=edge, zorder=2))
         axes.plot([lane, place + itemsize * scale / 2], [1.03, 0.3], color=_ASKED, linewidth=0.7)
     elements, holes = len(np.unique(byte)), len(np.unique(lanes * itemsize // SECTOR))
     least = min(len(sectors), max(-(-elements * itemsize // SECTOR), min(holes, elements)))
