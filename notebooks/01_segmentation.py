@@ -393,7 +393,8 @@ print(overlaps.round(2))
 # *Precision* is the share of the detections that are right, here 2 of 3, and *recall* the share of the objects that are
 # found, here 2 of 4. With a lower threshold on the scores recall rises and precision usually falls. The precision,
 # averaged over all recalls from 0 to 1, is the *average precision* (AP) that papers report; the average over classes
-# and over several limits for the IoU in the place of 0.5 is COCO's.
+# and over several limits for the IoU in the place of 0.5 is the measure of COCO, the best-known collection of pictures
+# with objects.
 #
 # ## A map of the course
 # | notebook | what it is about |

@@ -2,7 +2,8 @@
 # # Anchors, region proposals, suppression
 # A detector has to answer with boxes, as many as there are objects, of any size, anywhere. A network of convolutions
 # gives maps of a fixed size. This notebook shows how the first stage of Faster R-CNN gets from one to the other:
-# thousands of boxes at fixed places, two questions to each, and a few rules that leave the best.
+# thousands of boxes at fixed places, two questions to each, and a few rules that leave the best. (A second stage then
+# looks into each of these boxes: notebooks 6 and 7.)
 #
 # **You will be able to**
 # - lay out anchors by hand, and count them;
@@ -81,9 +82,9 @@ assert (height, width) == (96, 128)
 print("boxes of the objects:", sample.boxes.tolist(), sep="\n")
 
 # %% [markdown]
-# A network turns a picture into *feature maps*: maps with many channels, fewer cells than the picture has pixels, and
-# numbers that describe what is there. The part that makes them is called the *backbone*. The number of pixels from one
-# cell to the next is the map's *stride*.
+# A network turns a picture into feature maps with many channels and with fewer *cells*, as the places of a map are
+# called, than the picture has pixels. Their numbers describe what is there. The part that makes them is called the
+# *backbone*. The number of pixels from one cell to the next is the map's *stride*.
 #
 # An *anchor* is a box at a fixed place. Around each cell of a map stand a few of them, of fixed sizes and shapes. The
 # network will not have to invent boxes; it will say of each anchor whether an object is there, and how the anchor
@@ -140,9 +141,9 @@ assert grid[6, 0] - grid[0, 0] == 8 and grid[6, 1] == grid[0, 1]  # row by row, 
 # %% [markdown]
 # 8 along x, but 7 along y instead of 7.5: the last row of centres lies 13 pixels above the border, where half a cell
 # would be about 4. Our detectors avoid it: they add zeros at the right and below until height and width are multiples
-# of 32, so every division comes out even. Note the other convention in here: the first anchor is centred on (0, 0), the
-# corner of the first cell and not its middle. The network learns to make up for it, since the shift is the same
-# everywhere.
+# of 32, so that every division leaves nothing over. Note the other convention in here: the first anchor is centred on
+# (0, 0), the corner of the first cell and not its middle. The network learns to make up for it, since the shift is the
+# same everywhere.
 
 # %%
 assert round(7.5 / 2) == 4 and 96 % 32 == 0 and 128 % 32 == 0
@@ -219,7 +220,8 @@ print("IoU of each object with its nearest anchor:", best.round(2))
 # $$dx = \frac{x - x_a}{w_a}, \quad dy = \frac{y - y_a}{h_a}, \quad dw = \ln \frac{w}{w_a}, \quad
 # dh = \ln \frac{h}{h_a}.$$
 #
-# Going from box to offsets is *encoding*, going back is *decoding*.
+# Going from box to offsets is *encoding*, going back is *decoding*. (The papers' names are kept: `dx` and `dy` are no
+# gradients here, as they are in notebook 2.)
 
 # %% [markdown]
 # **Predict.** The anchor is (10, 20, 50, 40), the object's box (22, 22, 62, 62). What are the four offsets? You need
@@ -317,8 +319,9 @@ assert matches.tolist() == [0, 0, -2, 0, -1]
 assert iou[0, 3] == 0.50 and 1 not in matches
 
 # %% [markdown]
-# Anchor 3 was promoted by object 1 and learns object 0. No anchor learns object 1. torchvision does the same, and so
-# must whoever wants to load its weights. It can happen where a small object stands before a large one.
+# Anchor 3 was promoted by object 1 and learns object 0. No anchor learns object 1. torchvision, PyTorch's collection of
+# models, does the same, and so must whoever wants to load its weights. It can happen where a small object stands before
+# a large one.
 #
 # Now for real: the anchors of the picture above.
 
@@ -691,47 +694,47 @@ xray.figure("objectness")
 # ## Questions
 # Replace the `...` and run the cell; it says whether you are right.
 #
-# 1. What is the IoU of the boxes (0, 0, 4, 4) and (2, 2, 6, 6)?
+# **1.** What is the IoU of the boxes (0, 0, 4, 4) and (2, 2, 6, 6)?
 
 # %%
 answer = ...
 tinyseg.lessons.check("proposals.1", answer)
 
 # %% [markdown]
-# 2. A picture of 64 by 96 pixels, levels with strides of 4, 8 and 16, one size and three ratios on each. How many
-#   anchors?
+# **2.** A picture of 64 by 96 pixels, levels with strides of 4, 8 and 16, one size and three ratios on each. How many
+# anchors?
 
 # %%
 answer = ...
 tinyseg.lessons.check("proposals.2", answer)
 
 # %% [markdown]
-# 3. The anchor is (0, 0, 20, 10), the offsets are $(0.5, 0, 0, \ln 2)$. Which box do they decode to?
+# **3.** The anchor is (0, 0, 20, 10), the offsets are $(0.5, 0, 0, \ln 2)$. Which box do they decode to?
 
 # %%
 answer = (..., ..., ..., ...)
 tinyseg.lessons.check("proposals.3", answer)
 
 # %% [markdown]
-# 4. There is one object, and three anchors overlap it by 0.65, 0.45 and 0.2. The thresholds are 0.7 and 0.3, and the
-#   best anchor of each object is claimed. What is each of them matched with: 0 (the object), -1 (background) or -2
-#   (ignored)?
+# **4.** There is one object, and three anchors overlap it by 0.65, 0.45 and 0.2. The thresholds are 0.7 and 0.3, and
+# the best anchor of each object is claimed. What is each of them matched with: 0 (the object), -1 (background) or -2
+# (ignored)?
 
 # %%
 answer = (..., ..., ...)
 tinyseg.lessons.check("proposals.4", answer)
 
 # %% [markdown]
-# 5. Three boxes, 0, 1 and 2, by falling score. Boxes 0 and 1 overlap by 0.6, boxes 1 and 2 by 0.6, boxes 0 and 2 by
-#   0.2. Which are left by NMS at 0.5? Answer with a tuple of their numbers.
+# **5.** Three boxes, 0, 1 and 2, by falling score. Boxes 0 and 1 overlap by 0.6, boxes 1 and 2 by 0.6, boxes 0 and 2 by
+# 0.2. Which are left by NMS at 0.5? Answer with a tuple of their numbers.
 
 # %%
 answer = ...
 tinyseg.lessons.check("proposals.5", answer)
 
 # %% [markdown]
-# 6. Where does the gradient of `loss_box_reg`, a loss of the second stage, go: to the `"backbone"`, to the `"head"` of
-#   the region proposal network, to `"both"` or to `"neither"`?
+# **6.** Where does the gradient of `loss_box_reg`, a loss of the second stage, go: to the `"backbone"`, to the `"head"`
+# of the region proposal network, to `"both"` or to `"neither"`?
 
 # %%
 answer = ...

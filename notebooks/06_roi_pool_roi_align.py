@@ -177,8 +177,26 @@ assert (0 + 1 + 5 + 6) / 4 == 3
 # `crop_and_resize` is TensorFlow's operator for the same task: one sample per bin, the first and last of them on the
 # edges of the box.
 
+# %% [markdown]
+# **Predict.** One box, four operators. On the ramp a larger number was read farther to the right or farther down. Which
+# operator gives the largest numbers, and which the smallest at the top left?
+
 # %%
-explain.roi_compare(ramp, (0.6, 1, 3.5, 3.4), output_size=2, sampling_ratio=2).figure()
+compared = explain.roi_compare(ramp, (0.6, 1, 3.5, 3.4), output_size=2, sampling_ratio=2)
+compared.figure()
+
+# %%
+pooled, cropped, shifted, aligned = (trace.output[0] for trace in compared.traces)
+assert pooled.max() == 19 and all(pooled.max() > other.max() for other in (cropped, shifted, aligned))
+assert (
+    cropped[0, 0] == min(each[0, 0] for each in (pooled, cropped, shifted, aligned)) and round(cropped[0, 0], 2) == 4.48
+)
+assert np.allclose(shifted - aligned, 3) and 5 / 2 == 2.5 == 3 - 1 / 2
+
+# %% [markdown]
+# RoIPool: it rounds to whole cells and takes the largest value of a bin, not the middle one, up to 19. `crop_and_resize`
+# reads 4.48 at the top left, since its first sample lies on the corner of the box and not in the middle of a bin. The
+# two forms of RoIAlign differ by 3 everywhere: half a row, which is 2.5 here, and half a column.
 
 # %% [markdown]
 # ## Where does each operator look?
@@ -379,7 +397,8 @@ print(table)
 
 # %% [markdown]
 # When weights come from elsewhere, look here first. The defaults disagree: torchvision's `roi_align` is not aligned
-# unless you say so, detectron2's is, and ONNX calls the two `output_half_pixel` and `half_pixel`.
+# unless you say so, that of detectron2, another collection of detectors, is, and ONNX, a file format for networks,
+# calls the two `output_half_pixel` and `half_pixel`.
 #
 # ## The lab
 # Drag the box, or its corners, with the mouse, a finger or the arrow keys. Every number is computed by the kernels
