@@ -194,9 +194,9 @@ assert (
 assert np.allclose(shifted - aligned, 3) and 5 / 2 == 2.5 == 3 - 1 / 2
 
 # %% [markdown]
-# RoIPool: it rounds to whole cells and takes the largest value of a bin, not the middle one, up to 19. `crop_and_resize`
-# reads 4.48 at the top left, since its first sample lies on the corner of the box and not in the middle of a bin. The
-# two forms of RoIAlign differ by 3 everywhere: half a row, which is 2.5 here, and half a column.
+# RoIPool: it rounds to whole cells and takes the largest value of a bin, not the middle one, up to 19.
+# `crop_and_resize` reads only 4.48 at the top left, since its first sample lies on the corner of the box and not in the
+# middle of a bin. The two forms of RoIAlign differ by 3 everywhere: half a row, which is 2.5 here, and half a column.
 
 # %% [markdown]
 # ## Where does each operator look?

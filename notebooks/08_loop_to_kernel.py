@@ -173,7 +173,8 @@ assert in_python / compiled > 20
 # computing several pixels at once.
 #
 # ## The climb
-# The ladder has seven rungs. Each changes one thing against the rung before, and says why in its docstring:
+# The ladder has seven rungs. Each changes one thing against the rung before, and says why in its docstring. (A *tap* is
+# one of the nine weights, or, further below, one of the cells that a sample reads.)
 
 # %%
 for number, rung in enumerate(rungs, 1):
