@@ -320,8 +320,8 @@ explain.maps(broken, y, titles=["x, 3x3 windows, stride 1", "y"], operators=["â†
 # %% [markdown]
 # One: the only window that reads it. A loop that keeps a value only if it is larger would have skipped the NaN and
 # hidden the fault; this kernel, like that of PyTorch, the library in which most networks are written, lets it through
-# on purpose, so that you notice. (RoI pooling, [later in this course](06_roi_pool_roi_align.ipynb), does it the other
-# way.)
+# on purpose, so that you notice. (RoIPool, which pools inside a box,
+# [later in this course](06_roi_pool_roi_align.ipynb), does it the other way.)
 #
 # ## Upsampling
 # Max pooling has no inverse, but a map can be enlarged without any weights: by repeating pixels, *nearest*, or by

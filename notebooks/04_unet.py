@@ -395,8 +395,9 @@ for what, grow in (
 assert width == 14
 
 # %% [markdown]
-# 14: five cells below the pooling, ten pixels above it, and four more. `explain.receptive_field` finds the whole
-# network's by feeding it NaN and seeing where it arrives, and shows how strongly each pixel counts.
+# 14: five places below the pooling, ten pixels above it, and four more. `explain.receptive_field` finds the whole
+# network's by feeding it NaN and seeing where it arrives, and shows how strongly each pixel counts. (It calls a place
+# of a map a *cell*, as the notebooks on detectors do; nothing to do with the cells in these pictures.)
 
 # %%
 field = explain.receptive_field(model, (1, 160, 160))
@@ -459,7 +460,8 @@ assert result.shape == odd.shape
 # does it from the command line, with your own pictures.
 #
 # U-Net says of each pixel whether it belongs to a cell, but not to *which*: two cells that touch become one patch. The
-# rest of the course is about networks that tell them apart. It begins with [anchors](05_anchors_rpn_nms.ipynb).
+# rest of the course is about networks that tell them apart. It begins with
+# [how boxes are proposed](05_anchors_rpn_nms.ipynb).
 
 # %% [markdown]
 # ## Questions

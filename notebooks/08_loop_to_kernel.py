@@ -124,7 +124,8 @@ explain.roofline(measured, peaks, title="Four layers on 64 maps of 400 x 400, on
 # comes below.
 #
 # ## The first rung: the formula
-# Here is the textbook, compiled: seven loops, and a test for the border in the innermost.
+# The way up is a *ladder*: versions of one kernel, its *rungs*, each with one change against the one before. The first
+# is the textbook, compiled: seven loops, and a test for the border in the innermost.
 
 # %%
 rungs = ladder.rungs("conv2d")
@@ -191,7 +192,9 @@ assert not any(step.error for step in climb.rungs)  # every rung gave the naive 
 bench.draw([climb], {"processor": "this machine", "threads": 1})
 
 # %% [markdown]
-# Read the bars from top to bottom:
+# Read the bars from top to bottom. Behind each stand its rate and how many times the rate of the rung before that is;
+# the grey line is the spread of the measurements.
+#
 # - **order.** The innermost loop now runs along a row. Neighbouring pixels lie side by side in memory and their sums do
 #   not wait for each other, so one vector instruction handles several of them. Nothing about the formula changed, only
 #   which loop is inside.
