@@ -378,6 +378,8 @@ def test_figure_shows_where_each_library_looks():
         ({"features": np.zeros((2, 1, 4, 4))}, "features has 2 pictures; expected one"),
         ({"roi": (1, 1, 1, 3)}, r"roi is \[1.0, 1.0, 1.0, 3.0\]; expected x2 above x1 and y2 above y1"),
         ({"output_size": 0}, "output_size is 0; expected"),
+        ({"picture": 3}, "picture is 3; expected its height and width"),
+        ({"picture": (0, 4)}, "picture is 0; expected a number above 0"),
         ({"spatial_scale": -2.0}, "spatial_scale is -2.0; expected more than 0"),
     ],
 )

@@ -439,7 +439,7 @@ def test_table_json_and_figure():
         ({"step": 0}, "step is 0; expected a number above 0"),
         ({"rtol": -1}, "rtol is -1"),
         ({"samples": 0}, "samples is 0"),
-        ({"projections": 1.5}, "projections is 1.5"),
+        ({"projections": 0}, "projections is 0; expected at least 1"),
     ],
 )
 def test_numbers_out_of_range(options, message):
@@ -458,5 +458,9 @@ def test_what_cannot_be_checked():
         check(lambda a, b: a * b, np.ones(2), np.ones(2), backward=lambda dy, y, a, b: (dy * b,))
     with pytest.raises(ValueError, match="name is 'y'; expected one of 'input'"):
         check(ops.relu, np.ones(2)).verdicts("y")
+    with pytest.raises(TypeError, match="projections is 1.5; expected a whole number"):
+        check(ops.relu, np.ones(2), projections=1.5)
+    with pytest.raises(TypeError, match="function is a str; expected what can be called"):
+        check("relu", np.ones(2))
     with pytest.raises(TypeError, match="parameters is a dict; expected a Module"):
         check(ops.relu, np.ones(2), parameters={})

@@ -5,9 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tinyseg import backend
 from tinyseg.colours import OKABE_ITO
-from tinyseg.tensor import Tensor
+from tinyseg.explain import checks
 
 _ORDER = ("vermilion", "bluish green", "sky blue", "reddish purple", "orange", "blue", "yellow")
 _LARGEST_CELL, _SMALLEST_MAP, _TALLEST_MAP = 0.56, 1.1, 4.6  # inches
@@ -100,7 +99,7 @@ def maps(
     Raises
     ------
     TypeError
-        If an array holds no numbers or bools, or no array is given.
+        If an array holds no numbers or bools, no array is given, or another argument is of another kind.
     ValueError
         If an array has no rows and columns, a mark names no map, or the number of titles, operators or origins is not
         that of the maps.
@@ -140,8 +139,12 @@ def maps(
         raise TypeError("no array was given; expected at least one map")
     titles = _one_each("titles", titles, len(tables), "")
     operators = _one_each("operators", operators, len(tables) - 1, "")
-    origins = _one_each("origins", origins, len(tables), (0, 0))
-    marks = [_checked_mark(i, mark, len(tables)) for i, mark in enumerate(marks)]
+    origins = [
+        checks.wholes("origins", origin, "row and column of each map", 2)
+        for origin in _one_each("origins", origins, len(tables), (0, 0))
+    ]
+    digits, width = checks.whole("digits", digits, 1), checks.above_zero("width", width)
+    marks = [_checked_mark(i, mark, len(tables)) for i, mark in enumerate(checks.several("marks", marks, "a list"))]
     looks, outlines = _colours_of(tables, scale), _mark_colours(marks)
     gaps = [max(_GAP, _text_size(operator, 16)[0] + 0.4) for operator in operators]
     cells, texts = _fit(tables, width - _LEFT - _RIGHT - sum(gaps), values, digits)
@@ -182,10 +185,10 @@ def maps(
 
 def _table(number, array):
     """Return a map as a masked array of two axes."""
-    array = array.numpy() if isinstance(array, Tensor) else backend.moved(array, "cpu")
-    table = np.ma.asarray(array)
+    name = f"array {number}"
+    table = array if isinstance(array, np.ma.MaskedArray) else np.ma.asarray(checks.numbers(name, array, "biuf"))
     if table.dtype.kind not in "biuf":
-        raise TypeError(f"array {number} has dtype {table.dtype}; expected numbers or bools")
+        raise TypeError(f"{name} has dtype {table.dtype}; expected numbers")
     if table.ndim < 2 or table.size == 0 or max(table.shape[:-2], default=1) > 1:
         raise ValueError(f"array {number} has shape {table.shape}; expected (H, W), with axes of length 1 before them")
     return table.reshape(table.shape[-2:])
@@ -193,7 +196,9 @@ def _table(number, array):
 
 def _one_each(name, given, count, default):
     """Return what is given for each map, or defaults."""
-    given = [default] * count if given is None else list(given)
+    if given is None:
+        return [default] * count
+    given = list(given) if isinstance(given, str) else checks.several(name, given, "a list, one for each map")
     if len(given) != count:
         raise ValueError(f"{name} has {len(given)} entries; expected {count}")
     return given
@@ -201,6 +206,8 @@ def _one_each(name, given, count, default):
 
 def _checked_mark(number, mark, count):
     """Return a mark, also where it came as a plain tuple."""
+    if not isinstance(mark, tuple | list) or not 3 <= len(mark) <= len(Mark._fields):
+        raise TypeError(f"mark {number} is {mark!r}; expected a Mark, or a tuple like one")
     mark = Mark(*mark)
     if mark.map not in range(count):
         raise ValueError(f"mark {number} is on map {mark.map}; expected 0 to {count - 1}")
@@ -271,11 +278,15 @@ def _text_size(text, points):
 
 def _colours_of(tables, scale):
     """Return the colour map of each map, and the values at its ends."""
-    if isinstance(scale, str) and scale not in ("own", "shared"):
+    ends = np.array([])
+    if not isinstance(scale, str):
+        ends = checks.numbers("scale", scale, "fiu")
+    if scale not in ("own", "shared") if isinstance(scale, str) else ends.shape != (2,) or not np.isfinite(ends).all():
         raise ValueError(f"scale is {scale!r}; expected 'own', 'shared' or (low, high)")
-    if scale == "own":
+    if isinstance(scale, str) and scale == "own":
         return [_range(_finite(table)) for table in tables]
-    ends = np.concatenate([_finite(table) for table in tables]) if scale == "shared" else np.array(scale, float)
+    if isinstance(scale, str):
+        ends = np.concatenate([_finite(table) for table in tables])
     return [_range(ends)] * len(tables)
 
 
@@ -295,12 +306,14 @@ def _range(values):
 
 def _mark_colours(marks):
     """Return the colour of each label."""
-    from matplotlib.colors import to_rgb
+    from matplotlib.colors import is_color_like, to_rgb
 
     colours: dict = {}
     for mark in marks:
         if mark.colour is not None or mark.label not in colours:
             name = _ORDER[len(colours) % len(_ORDER)] if mark.colour is None else mark.colour
+            if name not in OKABE_ITO and not is_color_like(name):
+                raise ValueError(f"marks has colour {name!r}; expected one of {', '.join(OKABE_ITO)}, or matplotlib's")
             colours[mark.label] = tuple(part / 255 for part in OKABE_ITO[name]) if name in OKABE_ITO else to_rgb(name)
     return colours
 

@@ -15,6 +15,7 @@ from contextlib import ExitStack
 import numpy as np
 
 from tinyseg import random
+from tinyseg.explain import checks
 from tinyseg.explain.gradients.kinks import LEVELS, SHRINK, slopes
 from tinyseg.explain.gradients.report import GradientReport, GradientRow
 from tinyseg.explain.gradients.subject import Subject
@@ -69,6 +70,8 @@ def check_gradients(
 
     Raises
     ------
+    TypeError
+        If ``function`` or ``backward`` cannot be called, ``parameters`` is no Module, or a number is none.
     ValueError
         If no input or parameter is a float, no gradient flows from the output, the output is not finite, or a number
         is out of its range.
@@ -87,12 +90,13 @@ def check_gradients(
     >>> report.ok, report.counts
     (True, {'right': 2, 'kink': 1, 'wrong': 0, 'undecided': 0})
     """
-    for name, value in {"step": step, "rtol": rtol, "atol": atol}.items():
-        if not value >= 0 or not np.isfinite(value) or (name == "step" and value == 0):
-            raise ValueError(f"{name} is {value}; expected a number {'above' if name == 'step' else 'of at least'} 0")
-    for name, value in {"samples": samples, "projections": 1 if projections is None else projections}.items():
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-            raise ValueError(f"{name} is {value!r}; expected a whole number of at least 1")
+    step = checks.above_zero("step", step)
+    rtol, atol = checks.not_below_zero("rtol", rtol), checks.not_below_zero("atol", atol)
+    samples, seed = checks.whole("samples", samples, 1), checks.whole("seed", seed)
+    projections = None if projections is None else checks.whole("projections", projections, 1)
+    for name, value in (("function", function), ("backward", backward)):
+        if not callable(value) and not (name == "backward" and value is None):
+            raise TypeError(f"{name} is a {type(value).__name__}; expected what can be called")
     if not isinstance(parameters, Module | None):
         raise TypeError(f"parameters is a {type(parameters).__name__}; expected a Module")
     owner = parameters if parameters is not None or not isinstance(function, Module) else function

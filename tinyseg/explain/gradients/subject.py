@@ -107,7 +107,9 @@ def _named_inputs(function, inputs):
     if isinstance(inputs, Mapping):
         named, by_name = dict(inputs), True
     else:
-        inputs = list(inputs) if isinstance(inputs, tuple | list) and not np.isscalar(_first(inputs)) else [inputs]
+        inputs = (
+            list(inputs) if isinstance(inputs, tuple | list) and not (inputs and np.isscalar(inputs[0])) else [inputs]
+        )
         named, by_name = dict(zip(_names(function, len(inputs)), inputs, strict=True)), False
     for name, value in named.items():
         if isinstance(value, Tensor | np.ndarray | list | tuple | float):

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tinyseg.backend import moved
+from tinyseg.explain import checks
 from tinyseg.explain.networks.layer_outputs import OUTPUT, layer_of, layer_outputs, network_for_maps, prepared
 from tinyseg.explain.networks.runs import unchanged
 from tinyseg.tensor import Tensor, no_grad
@@ -90,7 +91,7 @@ def feature_maps(model, picture, layers=None):
     found = {name: t for name, t in found.items() if whole[name] != OUTPUT or id(t) not in before}  # shown already
     arrays = {name: np.array(moved(t.array, "cpu")[0]) for name, t in found.items() if t.ndim == 4 and len(t) == 1}
     if layers is not None:
-        layers = [layers] if isinstance(layers, str) else list(layers)
+        layers = [layers] if isinstance(layers, str) else checks.several("layers", layers, "names of layers")
         for layer in layers:
             if layer not in arrays and layer not in {whole[name] for name in arrays}:
                 raise ValueError(f"layers has {layer!r}; expected names of layers with maps: {', '.join(arrays)}")

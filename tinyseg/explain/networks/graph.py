@@ -6,11 +6,11 @@ from typing import NamedTuple
 import numpy as np
 
 from tinyseg import backend
+from tinyseg.explain import checks
 from tinyseg.explain.networks.graph_blocks import blocks_of
 from tinyseg.explain.networks.graph_recorder import Recorder
 from tinyseg.explain.networks.runs import loss_of, pictures_of, unchanged
 from tinyseg.models import GeneralizedRCNN
-from tinyseg.nn import Module
 from tinyseg.tensor import Tensor, no_grad
 from tinyseg.watching import watching
 
@@ -107,8 +107,7 @@ def graph(model, shape, *, backward=False):
     >>> graph.totals()["parameters"]
     1749
     """
-    if not isinstance(model, Module):
-        raise TypeError(f"model is a {type(model).__name__}; expected a Module")
+    checks.network(model)
     with backend.use_backend("cpu"), unchanged(model):
         model.train(backward)
         pictures = _given(model, shape)
@@ -134,12 +133,13 @@ def _plain(value):
 def _given(model, shape):
     """Return what a network is run on."""
     given = isinstance(shape, np.ndarray) and shape.ndim > 1
-    sizes = tuple(shape.shape if given else shape)
-    whole = all(isinstance(size, int | np.integer) and not isinstance(size, bool) for size in sizes)
-    if isinstance(model, GeneralizedRCNN) or len(sizes) == 4 or not whole or not sizes or min(sizes) < 1:
+    sizes = checks.wholes("shape", shape.shape if given else shape, "whole numbers")
+    if isinstance(model, GeneralizedRCNN) or len(sizes) == 4 or not sizes or min(sizes) < 1:
         return pictures_of(model, shape)
     parameter = next(model.parameters(), None)
     values = shape if given else np.random.default_rng(0).random(sizes)
+    if values.dtype.kind not in "fiub":
+        raise TypeError(f"shape is an array of dtype {values.dtype}; expected numbers")
     return Tensor(values.astype(np.float32 if parameter is None else parameter.dtype))
 
 

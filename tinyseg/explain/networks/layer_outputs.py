@@ -7,8 +7,9 @@ from contextlib import ExitStack
 import numpy as np
 
 from tinyseg.backend import moved
+from tinyseg.explain import checks
 from tinyseg.models import GeneralizedRCNN
-from tinyseg.tensor import Tensor, array_of, no_grad
+from tinyseg.tensor import Tensor, no_grad
 
 #: The name of what the network itself puts out.
 OUTPUT = "output"
@@ -16,6 +17,7 @@ OUTPUT = "output"
 
 def network_for_maps(model):
     """Return the part of a network that makes maps of whole pictures: of a detector its backbone."""
+    checks.network(model)
     return model.backbone if isinstance(model, GeneralizedRCNN) else model
 
 
@@ -34,7 +36,7 @@ def prepared(model, picture):
     ndarray, shape (1, C, H, W)
         In the network's type.
     """
-    array = moved(array_of(picture), "cpu")
+    array = checks.numbers("picture", picture, "fiub")
     if array.ndim not in (2, 3, 4) or 0 in array.shape or (array.ndim == 4 and len(array) != 1):
         raise ValueError(f"picture has shape {array.shape}; expected (H, W), (C, H, W) or (1, C, H, W)")
     if array.dtype.kind != "f":

@@ -3,6 +3,7 @@
 import time
 
 from tinyseg import backend
+from tinyseg.explain import checks
 from tinyseg.explain.networks.costs import arrays_in, cost
 from tinyseg.explain.networks.plan_table import Plan, PlanRow
 from tinyseg.explain.networks.runs import loss_of, pictures_of, unchanged
@@ -41,10 +42,10 @@ def plan(model, shape, *, backward=False, peaks=None):
     Raises
     ------
     ValueError
-        If ``shape`` has another number of sizes, the network does not take such pictures, or with ``backward``
-        nothing in it requires gradients.
+        If ``shape`` has another number of sizes, the network does not take such pictures, ``peaks`` lacks a number
+        above 0, or with ``backward`` nothing in the network requires gradients.
     TypeError
-        If ``shape`` does not consist of whole numbers.
+        If ``model`` is no Module, or ``shape`` does not consist of whole numbers.
 
     Examples
     --------
@@ -54,9 +55,10 @@ def plan(model, shape, *, backward=False, peaks=None):
     >>> table.rows[0].layer, table.rows[0].words()
     ('layer1_conv.conv1', 'conv2d + norm + relu')
     """
-    pictures = pictures_of(model, shape)
+    pictures = pictures_of(checks.network(model), shape)
+    given = None if peaks is None else checks.peaks(peaks)
     with backend.use_backend("cpu"):
-        peaks = backend.machine_peaks() if peaks is None else peaks
+        peaks = backend.machine_peaks() if given is None else given
         runs: list[tuple[list[PlanRow], float]] = []
         for _ in range(_RUNS + 1):
             with unchanged(model):

@@ -5,6 +5,7 @@ import json
 import numpy as np
 
 from tinyseg.backend import moved
+from tinyseg.explain import checks
 from tinyseg.explain.networks.layer_outputs import OUTPUT, layer_outputs, network_for_maps
 from tinyseg.explain.networks.runs import unchanged
 from tinyseg.tensor import Tensor, array_of, no_grad
@@ -46,7 +47,8 @@ def receptive_field(model, shape, layer=None, at=None, *, pictures=8, seed=0):
     ValueError
         If a shape, cell or layer does not fit; if the cell depends on no pixel.
     TypeError
-        If ``shape`` or ``at`` does not consist of whole numbers.
+        If ``model`` is no Module, ``shape`` or ``at`` does not consist of whole numbers, or ``pictures`` or ``seed``
+        is none.
 
     Examples
     --------
@@ -60,8 +62,9 @@ def receptive_field(model, shape, layer=None, at=None, *, pictures=8, seed=0):
     ((7, 7), (4, 4, 11, 11))
     """
     shape, network = _checked_shape(shape), network_for_maps(model)
-    if isinstance(pictures, bool) or not isinstance(pictures, int | np.integer) or pictures < 0:
-        raise ValueError(f"pictures is {pictures!r}; expected a whole number of at least 0")
+    pictures, seed = checks.whole("pictures", pictures), checks.whole("seed", seed)
+    if layer is not None and not isinstance(layer, str):
+        raise TypeError(f"layer is {layer!r}; expected the name of one")
     parameter = next(model.parameters(), None)
     dtype, device = (np.float32, "cpu") if parameter is None else (parameter.dtype, parameter.device)
     rng = np.random.default_rng(seed)
@@ -97,9 +100,7 @@ def receptive_field(model, shape, layer=None, at=None, *, pictures=8, seed=0):
 
 
 def _checked_shape(shape):
-    shape = tuple(shape)
-    if not all(isinstance(size, int | np.integer) and not isinstance(size, bool) for size in shape):
-        raise TypeError(f"shape is {shape}; expected whole numbers")
+    shape = checks.wholes("shape", shape, "whole numbers")
     shape = (1, *shape) if len(shape) == 3 else shape
     if len(shape) != 4 or shape[0] != 1 or min(shape) < 1:
         raise ValueError(f"shape is {shape}; expected (C, H, W) or (1, C, H, W), each at least 1")
@@ -109,9 +110,7 @@ def _checked_shape(shape):
 def _checked_cell(at, size):
     if at is None:
         return size[0] // 2, size[1] // 2
-    at = tuple(at)
-    if len(at) != 2 or not all(isinstance(place, int | np.integer) and not isinstance(place, bool) for place in at):
-        raise TypeError(f"at is {at}; expected two whole numbers, row and column")
+    at = checks.wholes("at", at, "two whole numbers, row and column", 2)
     if not all(0 <= place < limit for place, limit in zip(at, size, strict=True)):
         raise ValueError(f"at is {at}; expected row and column of a map of {size[0]} x {size[1]} cells")
     return at

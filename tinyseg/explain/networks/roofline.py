@@ -7,6 +7,7 @@ import numpy as np
 
 from tinyseg import backend
 from tinyseg.colours import OKABE_ITO
+from tinyseg.explain import checks
 from tinyseg.explain.networks.plan_table import Plan
 
 _COLOURS = tuple(
@@ -75,7 +76,9 @@ def roofline(measured, peaks=None, *, title=None):
     from matplotlib.figure import Figure  # not pyplot: no window, no global state
 
     points = _points(measured)
-    if peaks is None:
+    if peaks is not None:
+        peaks = checks.peaks(peaks)
+    else:
         peaks = measured.peaks if isinstance(measured, Plan) else backend.machine_peaks()
     figure = Figure(figsize=(8, 5), dpi=100, layout="constrained")
     axes = figure.subplots()
@@ -139,10 +142,17 @@ def _points(measured):
         rows = [row for row in measured.rows if row.flops and row.seconds > 0]
         points = [Measured(row.words(), row.flops, row.bytes_read + row.bytes_written, row.seconds) for row in rows]
     else:
-        points = [Measured(*point) for point in measured]
+        points = [_point(point) for point in checks.several("measured", measured, "a Plan or tuples")]
     if not points:
         raise ValueError("measured holds nothing whose operations are counted; expected one kernel or more")
     for point in points:
-        if not min(point.flops, point.bytes, point.seconds) > 0:
+        if not min(point[1:]) > 0 or not max(point[1:]) < np.inf:
             raise ValueError(f"measured has {point}; expected flops, bytes and seconds above 0")
     return points
+
+
+def _point(given):
+    """Return what was measured of one kernel, also where it came as a plain tuple."""
+    if not isinstance(given, tuple | list) or len(given) != 4 or any(isinstance(part, str) for part in given[1:]):
+        raise TypeError(f"measured has {given!r}; expected (name, flops, bytes, seconds)")
+    return Measured(*given)

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 import numpy as np
 
 from tinyseg import random
+from tinyseg.explain import checks
 from tinyseg.models import GeneralizedRCNN
 from tinyseg.tensor import Tensor
 
@@ -12,10 +13,10 @@ from tinyseg.tensor import Tensor
 def pictures_of(model, shape):
     """Return pictures in the form that a network takes."""
     given = shape if isinstance(shape, np.ndarray) and shape.ndim > 1 else None
-    shape = tuple(shape if given is None else given.shape)
+    if given is not None and given.dtype.kind not in "fiub":
+        raise TypeError(f"shape is an array of dtype {given.dtype}; expected pictures of numbers, or whole numbers")
+    shape = checks.wholes("shape", shape if given is None else given.shape, "whole numbers")
     detector = isinstance(model, GeneralizedRCNN)
-    if not all(isinstance(size, int | np.integer) and not isinstance(size, bool) for size in shape):
-        raise TypeError(f"shape is {shape}; expected whole numbers")
     if detector and len(shape) == 3:
         shape = (1, *shape)
     if len(shape) != 4 or min(shape) < 1:
@@ -75,5 +76,7 @@ def tensors_in(value):
     """Return the tensors in what a network puts out."""
     if isinstance(value, Tensor):
         return [value]
+    if not isinstance(value, dict | list | tuple):
+        raise TypeError(f"the output has a {type(value).__name__}; expected Tensors, alone or in lists and dicts")
     parts = value.values() if isinstance(value, dict) else value
     return [tensor for part in parts for tensor in tensors_in(part)]

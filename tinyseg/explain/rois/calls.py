@@ -3,7 +3,7 @@
 import numpy as np
 
 from tinyseg import backend
-from tinyseg.tensor import Tensor
+from tinyseg.explain import checks
 
 #: Operators by the names that the explanations give them, and what each is called in a title.
 TITLES = {
@@ -16,9 +16,7 @@ TITLES = {
 
 def checked_features(features):
     """Return feature maps as an array (N, C, H, W) of the host; whole numbers become float64."""
-    array = _plain(features)
-    if array.dtype.kind not in "fiub" or array.dtype.itemsize not in (1, 2, 4, 8):
-        raise TypeError(f"features has dtype {array.dtype}; expected numbers")
+    array = checks.numbers("features", features, "fiub")
     if not 2 <= array.ndim <= 4 or 0 in array.shape:
         raise ValueError(
             f"features has shape {array.shape}; expected (H, W), (C, H, W) or (N, C, H, W), none of them 0"
@@ -30,9 +28,7 @@ def checked_features(features):
 
 def checked_rois(rois, dtype, pictures, name="rois"):
     """Return boxes as an array (K, 5): those of four numbers get batch index 0."""
-    array = _plain(rois)
-    if array.dtype.kind not in "fiu":
-        raise TypeError(f"{name} has dtype {array.dtype}; expected numbers")
+    array = checks.numbers(name, rois, "fiu")
     array = np.atleast_2d(array).astype(dtype)
     if array.ndim != 2 or array.shape[1] not in (4, 5):
         raise ValueError(
@@ -56,16 +52,16 @@ def checked_roi(roi, dtype, pictures):
     return rois
 
 
-def checked_pair(name, value):
-    """Return a whole number, or two, as a pair of at least 1."""
-    pair = (value, value) if isinstance(value, int | np.integer) else tuple(value)
-    if len(pair) != 2 or not all(isinstance(part, int | np.integer) and part >= 1 for part in pair):
-        raise ValueError(f"{name} is {value!r}; expected a whole number of at least 1, or a pair of them")
-    return int(pair[0]), int(pair[1])
+def checked_how(x, rois, output_size, spatial_scale, sampling_ratio):
+    """Return the other arguments of a RoI operator as its kernels check them: pair of bins, scale, ratio."""
+    how = backend.checked_arguments("roi_align", x, rois, output_size, spatial_scale, sampling_ratio, False)
+    return how[2], float(spatial_scale), how[4]
 
 
 def checked_ops(ops):
     """Return names of operators as a tuple."""
+    if not isinstance(ops, str | list | tuple):
+        raise TypeError(f"ops is {ops!r}; expected names of operators")
     ops = (ops,) if isinstance(ops, str) else tuple(ops)
     for op in ops:
         if op not in TITLES:
@@ -150,10 +146,3 @@ def _on_map(rois, axis, output_size, shape):
     else:
         places = T(0.5) * (low + high)
     return (places >= 0) & (places <= shape[2 + axis] - 1)
-
-
-def _plain(values):
-    """Return numbers as an array of the host."""
-    if isinstance(values, Tensor):
-        values = values.numpy()
-    return np.asarray(backend.moved(values, "cpu"))

@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tinyseg.explain import checks
 from tinyseg.explain.rois import conventions_rows as rows
-from tinyseg.explain.rois.calls import checked_features, checked_pair, checked_roi
+from tinyseg.explain.rois.calls import checked_features, checked_how, checked_roi
 
 _WIDTH = 110  # of the lines below the table
 
@@ -208,12 +209,17 @@ def conventions(features=None, roi=(1, 1, 3, 3), *, output_size=2, spatial_scale
     x = checked_features(np.arange(25.0).reshape(5, 5) if features is None else features)
     if len(x) != 1:
         raise ValueError(f"features has {len(x)} pictures; expected one")
-    box = checked_roi(roi, x.dtype, 1)[0, 1:].astype(np.float64)
+    rois = checked_roi(roi, x.dtype, 1)
+    size, spatial_scale, ratio = checked_how(x, rois, output_size, spatial_scale, sampling_ratio)
+    box = rois[0, 1:].astype(np.float64)
     if not (box[2:] > box[:2]).all():
         raise ValueError(f"roi is {box.tolist()}; expected x2 above x1 and y2 above y1")
-    height, width = (cells / spatial_scale for cells in x.shape[2:]) if picture is None else picture
-    size = checked_pair("output_size", output_size)
-    asked = rows.Asked(x, box, size, float(spatial_scale), max(sampling_ratio, 0), (height, width))
+    if picture is None:
+        picture = tuple(cells / spatial_scale for cells in x.shape[2:])
+    elif not isinstance(picture, tuple | list) or len(picture) != 2:
+        raise ValueError(f"picture is {picture!r}; expected its height and width")
+    height, width = (checks.above_zero("picture", length) for length in picture)
+    asked = rows.Asked(x, box, size, spatial_scale, max(ratio, 0), (height, width))
     found: list[Convention] = []
     for name, also, defaults, function, what, limits in _ROWS:
         answer = function(asked)
@@ -225,7 +231,7 @@ def conventions(features=None, roi=(1, 1, 3, 3), *, output_size=2, spatial_scale
                 answer.output, difference, what, limits, answer.points,
             )
         )  # fmt: skip
-    return Conventions(found, x[0], box, float(spatial_scale), size)
+    return Conventions(found, x[0], box, spatial_scale, size)
 
 
 class Conventions:

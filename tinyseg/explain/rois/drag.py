@@ -1,13 +1,15 @@
 """A box that moves by parts of a pixel: RoIPool steps, RoIAlign glides."""
 
 import json
-import math
 from typing import NamedTuple
 
 import numpy as np
 
-from tinyseg.explain.rois.calls import TITLES, checked_features, checked_ops, checked_pair, checked_roi, pool
+from tinyseg.explain import checks
+from tinyseg.explain.rois.calls import TITLES, checked_features, checked_how, checked_ops, checked_roi, pool
 
+#: A longer way takes too much memory for all its outputs.
+_MOST_STEPS = 100_000
 #: A jump is looked for in halves of a step, halves of these, and so on.
 _HALVINGS = 12
 _HEADER = ("", "steps", "no change", "jumps", "largest jump", "largest slope per pixel", "per cell")
@@ -75,7 +77,7 @@ def roi_drag(
     step : float
         How far at a time, in picture pixels.
     distance : float, optional
-        How far in all, in picture pixels: rounded to whole steps. Two cells if left out.
+        How far in all, in picture pixels: rounded to whole steps, at most 100000. Two cells if left out.
     ops : sequence of str
         Some of ``"roi_pool"``, ``"crop_and_resize"``, ``"roi_align"`` (not aligned) and ``"roi_align_aligned"``. Crops
         are as `tinyseg.explain.roi` has them: TensorFlow's, of boxes divided by the size of the picture.
@@ -103,19 +105,17 @@ def roi_drag(
     >>> drag.derivatives["roi_align"].ravel()[:3].tolist()
     [1.0, 1.0, 1.0]
     """
-    x, output_size, ops = checked_features(features), checked_pair("output_size", output_size), checked_ops(ops)
+    x, ops = checked_features(features), checked_ops(ops)
     if not np.isfinite(x).all():
         raise ValueError("features has values that are not finite; expected finite ones, to take differences of")
     if axis not in ("x", "y"):
         raise ValueError(f"axis is {axis!r}; expected 'x' or 'y'")
     box = checked_roi(roi, x.dtype, len(x))
-    distance = 2 / spatial_scale if distance is None else distance
-    for name, value in (("step", step), ("distance", distance)):
-        if not 0 < value < math.inf:
-            raise ValueError(f"{name} is {value!r}; expected a finite number of picture pixels above 0")
-    count = round(distance / step)
-    if count < 1:
-        raise ValueError(f"distance is {distance!r}; expected at least a step, which is {step!r}")
+    output_size, spatial_scale, sampling_ratio = checked_how(x, box, output_size, spatial_scale, sampling_ratio)
+    distance = checks.above_zero("distance", 2 / spatial_scale if distance is None else distance)
+    count = round(distance / checks.above_zero("step", step))
+    if not 1 <= count <= _MOST_STEPS:
+        raise ValueError(f"distance is {distance}; expected 1 to {_MOST_STEPS} steps of {step}")
 
     def outputs_at(op, offsets):
         rois = np.repeat(box, len(offsets), axis=0)
@@ -124,7 +124,7 @@ def roi_drag(
         return pool(op, x, rois, output_size, spatial_scale, sampling_ratio)
 
     offsets = np.arange(count + 1) * float(step)
-    drag = RoIDrag(box[0], axis, offsets, float(spatial_scale), output_size)
+    drag = RoIDrag(box[0], axis, offsets, spatial_scale, output_size)
     # on the map, no sample changes faster than neighbouring cells differ
     steepest = float(np.abs(np.diff(x.astype(np.float64), axis=3 if axis == "x" else 2)).max(initial=0)) * spatial_scale
     eps = float(np.finfo(x.dtype).eps)

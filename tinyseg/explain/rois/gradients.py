@@ -6,8 +6,9 @@ from typing import NamedTuple
 import numpy as np
 
 from tinyseg import backend
+from tinyseg.explain import checks
 from tinyseg.explain.rois.axes import align_axis
-from tinyseg.explain.rois.calls import TITLES, checked_features, checked_ops, checked_pair, checked_rois
+from tinyseg.explain.rois.calls import TITLES, checked_features, checked_how, checked_ops, checked_rois
 from tinyseg.explain.rois.orders import RoIOrders, atomic_orders, replayed_orders
 
 _OPS = ("roi_pool", "roi_align", "roi_align_aligned")
@@ -72,7 +73,7 @@ def roi_gradients(
         Feature cells per picture pixel.
     sampling_ratio : int
         Samples per bin and axis of RoIAlign; 0 or less for as many as the bin has cells, rounded up.
-    dy : array_like, shape (K, C, oH, oW), optional
+    dy : array or Tensor, shape (K, C, oH, oW), optional
         Gradient of the output. Ones if left out; orders are then compared with numbers of a normal distribution, since
         small whole numbers add up exactly in any order.
     ops : sequence of str
@@ -103,23 +104,23 @@ def roi_gradients(
     >>> found["roi_align_aligned"].gradient[0, 0, :2, :2].tolist()
     [[0.25, 0.25], [0.25, 0.25]]
     """
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(checks.whole("seed", seed))
     if isinstance(features, tuple) and all(isinstance(size, int | np.integer) for size in features):
         features = generator.standard_normal(features, np.float32)
     x = checked_features(features)
     rois = checked_rois(rois, x.dtype, len(x))
-    size, ops = checked_pair("output_size", output_size), checked_ops(ops)
+    size, spatial_scale, sampling_ratio = checked_how(x, rois, output_size, spatial_scale, sampling_ratio)
+    ops = checked_ops(ops)
     if "crop_and_resize" in ops:
         raise ValueError(f"ops has 'crop_and_resize', whose gradient is not shown; expected some of {_OPS}")
-    if not isinstance(orders, int | np.integer) or orders < 0:
-        raise ValueError(f"orders is {orders!r}; expected a whole number from 0")
+    orders = checks.whole("orders", orders)
     shape = (len(rois), x.shape[1], *size)
-    given = np.ones(shape, x.dtype) if dy is None else np.array(dy, x.dtype)
+    given = np.ones(shape, x.dtype) if dy is None else checks.numbers("dy", dy, "fiu").astype(x.dtype)
     if given.shape != shape:
         raise ValueError(f"dy has shape {given.shape}; expected {shape}: one number for each output")
     varied = generator.standard_normal(shape).astype(x.dtype) if dy is None else given
 
-    found = RoIGradients(x, rois, float(spatial_scale), size, given)
+    found = RoIGradients(x, rois, spatial_scale, size, given)
     for op in ops:
         step = _Step(op, x, rois, size, spatial_scale, sampling_ratio)
         additions, atomic = step.counts()
