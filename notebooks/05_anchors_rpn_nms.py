@@ -364,9 +364,9 @@ assert (labels[negative] == 0).all()
 # %% [markdown]
 # ## The network
 # The *region proposal network*, RPN (Ren et al., 2015), is small: on each level a 3x3 convolution with ReLU, then two
-# 1x1 convolutions side by side, the same weights on all levels. One gives for each anchor of each cell a logit,
-# *objectness*: its sigmoid is the probability that the anchor holds an object, of whatever class. The other gives the
-# four offsets.
+# 1x1 convolutions side by side, the same weights on all levels. Together they are its *head*. One of the two gives for
+# each anchor of each cell a logit, *objectness*: its sigmoid is the probability that the anchor holds an object, of
+# whatever class. The other gives the four offsets.
 
 # %%
 settings = {

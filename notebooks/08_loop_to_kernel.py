@@ -113,15 +113,15 @@ with tinyseg.no_grad():
             seconds_of(lambda: tinyseg.ops.conv2d(x, weight, padding=1)),
         ),
     ]
-assert measured[0][1] / measured[0][2] == 0.125  # one operation on 8 bytes
+assert measured[0][1] / measured[0][2] == 0.125 and measured[1][1] / measured[1][2] == 0.25  # operations per byte
 explain.roofline(measured, peaks, title="Four layers on 64 maps of 400 x 400, one core")
 
 # %% [markdown]
-# ReLU does 0.125 operations per byte. It lies far to the left, at the slope (a little above it where a cache kept a
-# part of the map): a second multiplier would have nothing to do, and only less traffic helps. This is why a fast
-# library computes the ReLU while the convolution before it still holds the number in a register. The 3x3 convolution
-# lies far to the right: there the multipliers are all that counts. It may even lie above the roof; how that is possible
-# comes below.
+# ReLU does 0.125 operations per byte, batch normalisation 0.25. Both lie far to the left, at the slope (a little above
+# it where a cache kept a part of the map): a second multiplier would have nothing to do, so they would be no faster,
+# and only less traffic helps. This is why a fast library computes the ReLU while the convolution before it still holds
+# the number in a register. The 3x3 convolution lies far to the right: there the multipliers are all that counts. It may
+# even lie above the roof; how that is possible comes below.
 #
 # ## The first rung: the formula
 # The way up is a *ladder*: versions of one kernel, its *rungs*, each with one change against the one before. The first
