@@ -34,25 +34,29 @@ rng = tinyseg.manual_seed(0)
 
 # %% [markdown]
 # ## Three networks
+# R-CNN stands for regions with features of a CNN, and a *CNN* is a network of convolutions.
+#
 # **Fast R-CNN** (Girshick, 2015) gets its boxes from outside, some two thousand for each picture, from a method that
 # knows nothing of networks. The backbone computes the feature map of the whole picture once, RoIPool cuts a small grid
-# out of it for each box, and linear layers make of the grid a class and, for each class, four offsets that improve the
-# box. Class and box are learnt together, from two losses.
+# out of it for each box, and *linear* layers, each of whose outputs is a weighted sum of all that goes in, make of the
+# grid a class and, for each class, four offsets that improve the box. Class and box are learnt together, from two
+# losses.
 #
 # **Faster R-CNN** (Ren et al., 2015) makes the boxes itself: the region proposal network of notebook 5 looks at the
 # same feature map, so proposals cost next to nothing. Everything behind them is Fast R-CNN, unchanged. With the two
 # losses of the proposals there are four, and one training for all of it.
 #
-# **Mask R-CNN** (He et al., 2017) adds a third answer beside class and box: a small network of convolutions gives each
-# object a mask, one for each class, and that of the object's class counts. RoIPool is replaced by RoIAlign, as a mask
-# shows every shift. The fifth loss compares the masks, pixel by pixel.
+# **Mask R-CNN** (He et al., 2017) adds a third answer beside class and box: a small network of convolutions, the *mask
+# head*, gives each object a mask, one for each class, and that of the object's class counts. RoIPool is replaced by
+# RoIAlign, as a mask shows every shift. The fifth loss compares the masks, pixel by pixel.
 #
 # ## A network of our own
 # The pictures show discs, rectangles and triangles, some partly hidden by others. To let a network learn within a
 # minute, the classes have colours here: discs are orange, rectangles blue, triangles green, in front of grey. (In
 # `tinyseg demo` colours are random, only the outline tells a class, and it takes some minutes.) The network is Mask
-# R-CNN as in the paper, with everything made smaller: a ResNet-18 with a quarter of its channels and a feature pyramid
-# of four levels, the coarsest of them for proposals only.
+# R-CNN as in the paper, with everything made smaller: a *ResNet-18*, a common backbone whose blocks add something to
+# what comes in, with a quarter of its channels, and a feature pyramid of four levels, the coarsest of them for
+# proposals only.
 
 # %%
 made = SyntheticShapes(232, (96, 128), seed=0, count=(2, 4), radius=(14, 30))
@@ -95,9 +99,9 @@ history = tinyseg.training.fit(
 #
 # - `loss_objectness`: is there an object at this anchor? Binary cross entropy, over a sample of the anchors.
 # - `loss_rpn_box_reg`: how must this anchor be moved? Smooth L1, over the positive anchors of the sample.
-# - `loss_classifier`: what is in this proposal? *Cross entropy*: the scores of all classes and the background are
-#   turned into probabilities that add up to 1 (*softmax*, $p_i = e^{z_i} / \sum_j e^{z_j}$), and the loss is $-\ln p$
-#   of the right one.
+# - `loss_classifier`: what is in this proposal? *Cross entropy*: the softmax of notebook 1 turns the logits of all
+#   classes and the background into probabilities that add up to 1, and the loss is $-\ln p$, where $p$ is that of the
+#   right one.
 # - `loss_box_reg`: how must this proposal be moved, if it is what it is? Smooth L1, over the positive proposals, on the
 #   four offsets of their own class.
 # - `loss_mask`: which pixels are the object's? Binary cross entropy on the mask of the object's own class, over the
@@ -351,7 +355,7 @@ xray.figure("mask_logits")
 # Only the mask of the box's own class is used, and in training only that of the true class gets a gradient. The network
 # need not decide in each pixel *what* is there; class and shape are asked separately. The paper calls this the key to
 # its masks: with a softmax over classes in each pixel they compete, and average precision falls by five and a half
-# points.
+# hundredths.
 
 # %% [markdown]
 # **Predict.** In training, what does the mask head learn from: a true mask of the size of the picture, or one of 28 by
@@ -399,8 +403,8 @@ assert np.flatnonzero(pasted[6] >= 0.5).tolist() == [4, 5, 6, 7, 8]
 # %% [markdown]
 # The grown box reaches from 3 to 9, both included: 7 columns for 6 numbers. The outermost are 0, the next 0.79, the
 # inner ones 1. At the threshold of 0.5 the mask covers the columns 4 to 8, five of them, though the box is four wide.
-# It is an old convention, in which the last pixel belongs to the box, left over in one corner of the code; weights of
-# others expect it, and for boxes of 100 pixels it is 1 %.
+# It is an old convention, in which the last pixel belongs to the box, left over in one corner of the code; weights that
+# were trained elsewhere expect it, and for boxes of 100 pixels it is 1 %.
 
 # %%
 assert 1 / 100 == 0.01
