@@ -2,12 +2,18 @@
 
 That takes most of the time of kernels with barriers. As on a GPU, all threads of a block have to reach a barrier here;
 Numba's lets those go on that are left.
+
+And with shared memory of which a block has one: where the first two threads of a block meet in Numba's, each may get
+an array of its own.
 """
 
+import sys
 import threading
 
 import numpy as np
-from numba.cuda.simulator import kernel
+from numba import types
+from numba.cuda.simulator import kernel, kernelapi
+from numba.np.numpy_support import as_dtype
 
 #: Seconds after which threads that wait at a barrier for one that has ended give up.
 PATIENCE = 120
@@ -17,6 +23,20 @@ def install():
     """Give the simulator's blocks that barrier."""
     kernel.BlockManager.run = _run_block
     kernel.BlockThread.syncthreads = _wait
+    dynamic = kernelapi.FakeCUDAShared.array
+
+    def shared_array(self, shape, dtype, **_):
+        if isinstance(shape, int) and shape == 0:
+            return dynamic(self, shape, dtype)
+        line = sys._getframe(1)
+        key = line.f_code, line.f_lineno
+        found = self._allocations.get(key)
+        if found is None:  # one step for all threads: the first one's stays
+            dtype = as_dtype(dtype) if isinstance(dtype, types.Type) else dtype
+            found = self._allocations.setdefault(key, np.empty(shape, dtype))
+        return found
+
+    kernelapi.FakeCUDAShared.array = shared_array
 
 
 def _run_block(self, grid_point, *arguments):
