@@ -7,7 +7,7 @@ import pytest
 from matplotlib.colors import to_hex, to_rgb
 
 from tinyseg import Tensor, explain
-from tinyseg.colours import OKABE_ITO
+from tinyseg.colours import HEX
 from tinyseg.explain import Mark
 from tinyseg.explain.maps import _ink, _number
 
@@ -130,7 +130,7 @@ def test_marks_lie_where_they_should():
 def test_colours_of_marks_may_be_chosen():
     marks = [Mark(0, 0, 0, colour="blue"), Mark(0, 1, 1, label="b", colour="#123456")]
     blue, other = rectangles(explain.maps(RAMP, marks=marks).axes[0])
-    assert to_hex(blue.get_edgecolor()) == "#{:02x}{:02x}{:02x}".format(*OKABE_ITO["blue"])
+    assert to_hex(blue.get_edgecolor()) == HEX["blue"]
     assert to_hex(other.get_edgecolor()) == "#123456"
 
 

@@ -11,5 +11,8 @@ OKABE_ITO = {
     "reddish purple": (204, 121, 167),
 }
 
+#: The same as matplotlib, SVG and HTML take them: ``"#e69f00"``.
+HEX = {name: "#{:02x}{:02x}{:02x}".format(*colour) for name, colour in OKABE_ITO.items()}
+
 #: Colours of classes 1, 2, ... and of objects 1, 2, ...; they repeat.
 CLASS_COLOURS = tuple(OKABE_ITO.values())

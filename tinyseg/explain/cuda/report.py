@@ -8,6 +8,7 @@ import numpy as np
 from tinyseg.explain.cuda.arrays import KINDS, WARP_BARRIERS
 from tinyseg.explain.cuda.rows import unravel
 from tinyseg.explain.cuda.threads import WARP
+from tinyseg.explain.text import ruled
 
 _MISTAKES = ("race", "out of bounds", "negative index", "uninitialised", "barrier")
 _HEADER = ("line", "array", "memory", "", "accesses", "by warps", "threads", "pieces", "least", "source")
@@ -196,17 +197,9 @@ class CudaTrace:
         blocks, threads = int(np.prod(self.grid)), int(np.prod(self.block))
         title = f"{self.kernel}: {_count(blocks, 'block')} of {_count(threads, 'thread')}"
         lines = [_HEADER, *map(_cells, self.rows)]
-        widths = [max(len(line[i]) for line in lines) for i in range(len(_HEADER))]
-        text = [
-            "  ".join(
-                cell.ljust(width) if name in ("array", "memory", "", "source") else cell.rjust(width)
-                for name, cell, width in zip(_HEADER, line, widths, strict=True)
-            ).rstrip()
-            for line in lines
-        ]
-        rule = "-" * max(map(len, text))
+        table = ruled(lines, (1, 2, 3, 9))
         problems = [f"- {problem}" for problem in self.problems] or ["- none"]
-        return "\n".join([title, "", text[0], rule, *text[1:], rule, _NOTES, "", "Problems:", *problems])
+        return "\n".join([title, "", *table, table[1], _NOTES, "", "Problems:", *problems])
 
     __repr__ = __str__
 

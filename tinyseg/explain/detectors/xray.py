@@ -10,6 +10,7 @@ from tinyseg import draw, files
 from tinyseg.explain.detectors.lost import lost_object
 from tinyseg.explain.detectors.stages import RECALL_AT, recall_of
 from tinyseg.explain.rois.trace import roi
+from tinyseg.explain.text import ruled
 
 _WIDTH = 72  # characters of a stage's sentence
 _MOST_BOXES = 5000  # of a stage, whose numbers are written as JSON
@@ -317,16 +318,7 @@ class DetectorXRay:
             first, *more = textwrap.wrap(stage.text, _WIDTH)
             rows.append([stage.name, str(stage.count), stage.unit, *recall, first])
             rows += [[""] * (len(head) - 1) + [line] for line in more]
-        widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
-        right = {1, *range(3, len(head) - 1)}
-        lines = [
-            "  ".join(
-                cell.rjust(width) if i in right else cell.ljust(width)
-                for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-            ).rstrip()
-            for row in [head, *rows]
-        ]
-        lines.insert(1, "-" * max(map(len, lines)))
+        lines = ruled([head, *rows], (0, 2, len(head) - 1))
         if has_recall:
             lines += ["", "IoU 0.5, 0.75: the share of true objects that some box overlaps by so much or more; from",
                       "class_boxes on, a box of the object's class.", "", *map(str, self.objects())]  # fmt: skip

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from tinyseg.colours import OKABE_ITO
+from tinyseg.colours import HEX
 
 _LARGEST_CELL = 0.42  # inches
 _PLAIN = "#e4e4e4"  # elements that were not drawn
@@ -62,7 +62,7 @@ def draw_verdicts(verdicts, looks, title, width):
 
 
 def _colour(name):
-    return _PLAIN if name is None else tuple(part / 255 for part in OKABE_ITO[name])
+    return _PLAIN if name is None else HEX[name]
 
 
 def _sheet(array):

@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tinyseg.explain.text import ruled
+
 VERDICTS = ("right", "kink", "wrong", "undecided")
 
 _SHOWN = 20  # rows of the table
@@ -137,19 +139,10 @@ class GradientReport:
         order = sorted(self.rows, key=lambda row: (-_URGENCY[row.verdict], -row.error))
         header = ("input", "element", "tape", "difference", "error", "verdict")
         lines = [header, *map(_cells, order[:_SHOWN])]
-        widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
-        numbers = range(2, 5)
-        text = [
-            "  ".join(
-                cell.rjust(width) if i in numbers else cell.ljust(width)
-                for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-            ).rstrip()
-            for line in lines
-        ]
-        rule = "-" * max(map(len, text))
+        table = ruled(lines, (0, 1, 5))
         more = len(order) - _SHOWN
         rest = [f"... and {more} more, of lesser error" if more == 1 else f"... and {more} more"] * (more > 0)
-        return "\n".join([self._title(), "", text[0], rule, *text[1:], *rest, rule, *self._last_lines()])
+        return "\n".join([self._title(), "", *table, *rest, table[1], *self._last_lines()])
 
     __repr__ = __str__
 

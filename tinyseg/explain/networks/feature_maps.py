@@ -9,6 +9,7 @@ from tinyseg.backend import moved
 from tinyseg.explain import checks
 from tinyseg.explain.networks.layer_outputs import OUTPUT, layer_of, layer_outputs, network_for_maps, prepared
 from tinyseg.explain.networks.runs import unchanged
+from tinyseg.explain.text import ruled
 from tinyseg.tensor import Tensor, no_grad
 
 _ROWS = 20  # of a sheet, where no layers are named
@@ -176,16 +177,8 @@ class FeatureMaps:
              f"{row.zeros:.0%}")
             for row in self.rows
         ]  # fmt: skip
-        widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
-        text = [
-            "  ".join(
-                cell.ljust(width) if i < 3 else cell.rjust(width)
-                for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-            ).rstrip()
-            for line in lines
-        ]
         picture = " x ".join(map(str, self.picture.shape))
-        return "\n".join([f"Picture: {picture}", "", text[0], "-" * max(map(len, text)), *text[1:]])
+        return "\n".join([f"Picture: {picture}", "", *ruled(lines, range(3))])
 
     __repr__ = __str__
 

@@ -1,6 +1,7 @@
 """A graph in plain text: numbers as people write them, and the table."""
 
 from tinyseg.explain.networks.graph_blocks import BYTES_MOVED
+from tinyseg.explain.text import ruled
 
 
 def table(graph):
@@ -35,22 +36,13 @@ def table(graph):
             _giga(total["flops"] + total["backward_flops"]), f"{moved / 1e6:.2f}",
             *((f"{total['kept_bytes'] / 1e6:.2f}",) if kept else ()))  # fmt: skip
     lines.append(sums)
-    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
-    text = [
-        "  ".join(
-            cell.ljust(width) if 1 <= i <= 4 else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
-    ]
-    rule = "-" * max(map(len, text))
     notes = ["from: the operators whose output it takes. Parameters used twice are counted once in the sum."]
     if graph.backward:
         notes.append("GFLOP and MB are of both passes; kept: MB that the tape keeps for the backward pass.")
     if total["unused"]:
         more = f" and {len(total['unused']) - 5} more" if len(total["unused"]) > 5 else ""
         notes.append(f"No operator took {', '.join(total['unused'][:5])}{more}.")
-    return "\n".join([text[0], rule, *text[1:-1], rule, text[-1], "", *notes])
+    return "\n".join([*ruled(lines, range(1, 5), sums=True), "", *notes])
 
 
 def size(shape):

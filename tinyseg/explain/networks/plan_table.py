@@ -4,11 +4,13 @@ import json
 from html import escape
 from typing import NamedTuple
 
+from tinyseg.explain.text import ruled
+
 _HEADER = (
     "layer", "operator", "input", "output", "algorithm", "GFLOP", "MB read", "written", "arithm.", "memory", "bound",
     "measured",
 )  # fmt: skip
-_TO_THE_LEFT = 5  # columns of words; numbers stand to the right
+_TO_THE_LEFT = (*range(5), _HEADER.index("bound"))  # columns of words; numbers stand to the right
 
 _NOTES = """\
 Times in ms, measured: the least of a few runs. arithm.: the multiplications and additions of the textbook's formula at
@@ -117,16 +119,7 @@ class Plan:
 
     def __str__(self):
         lines = [_HEADER, *(_cells(row) for row in self.rows), self._total_cells()]
-        widths = [max(len(line[i]) for line in lines) for i in range(len(_HEADER))]
-        text = [
-            "  ".join(
-                cell.ljust(width) if i < _TO_THE_LEFT or _HEADER[i] == "bound" else cell.rjust(width)
-                for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-            ).rstrip()
-            for line in lines
-        ]
-        rule = "-" * max(map(len, text))
-        return "\n".join([text[0], rule, *text[1:-1], rule, text[-1], *self._last_lines(), "", _NOTES])
+        return "\n".join([*ruled(lines, _TO_THE_LEFT, sums=True), *self._last_lines(), "", _NOTES])
 
     __repr__ = __str__
 
@@ -170,7 +163,7 @@ def _cells(row):
 
 def _line(tag, cells):
     """Return a line of the table in HTML."""
-    sides = ["left" if i < _TO_THE_LEFT or _HEADER[i] == "bound" else "right" for i in range(len(_HEADER))]
+    sides = ["left" if i in _TO_THE_LEFT else "right" for i in range(len(_HEADER))]
     parts = (f'<{tag} style="text-align: {side}">{escape(c)}</{tag}>' for side, c in zip(sides, cells, strict=True))
     return f"<tr>{''.join(parts)}</tr>"
 

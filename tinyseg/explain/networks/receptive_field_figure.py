@@ -3,10 +3,10 @@
 import numpy as np
 
 from tinyseg.backend import moved
-from tinyseg.colours import OKABE_ITO
+from tinyseg.colours import HEX
 from tinyseg.tensor import array_of
 
-_FRAME, _CELL = ("#{:02x}{:02x}{:02x}".format(*OKABE_ITO[name]) for name in ("vermilion", "sky blue"))
+_FRAME, _CELL = HEX["vermilion"], HEX["sky blue"]
 
 
 def draw_field(field, picture, counts, width):

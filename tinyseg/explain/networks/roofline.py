@@ -6,14 +6,11 @@ from typing import NamedTuple
 import numpy as np
 
 from tinyseg import backend
-from tinyseg.colours import OKABE_ITO
+from tinyseg.colours import HEX
 from tinyseg.explain import checks
 from tinyseg.explain.networks.plan_table import Plan
 
-_COLOURS = tuple(
-    tuple(part / 255 for part in OKABE_ITO[name])
-    for name in ("blue", "vermilion", "bluish green", "reddish purple", "orange", "sky blue")
-)
+_COLOURS = tuple(HEX[name] for name in ("blue", "vermilion", "bluish green", "reddish purple", "orange", "sky blue"))
 _MARKERS = "osD^v<>P"
 
 

@@ -2,8 +2,9 @@
 
 from tinyseg.explain.rois import as_json
 from tinyseg.explain.rois.calls import TITLES, checked_ops
-from tinyseg.explain.rois.table import aligned_right, box_lines, number
+from tinyseg.explain.rois.table import box_lines, number
 from tinyseg.explain.rois.trace import roi as trace_roi
+from tinyseg.explain.text import side_by_side
 
 FORMAT = "tinyseg.explain.roi_compare"
 
@@ -157,7 +158,7 @@ class RoIComparison:
         channel = self.traces[0].chosen(channel, None)[0]
         lines = []
         for trace in self.traces:
-            grid = aligned_right([[number(value) for value in row] for row in trace.output[channel]])
+            grid = side_by_side([[number(value) for value in row] for row in trace.output[channel]])
             lines += [trace.title, *(f"  {line}" for line in box_lines(trace)), "  output"]
             lines += [*(f"    {line}" for line in grid), ""]
         return "\n".join([*lines, "print(comparison.traces[0]) shows the cells and samples of the first."])

@@ -9,6 +9,7 @@ import numpy as np
 from tinyseg.explain import checks
 from tinyseg.explain.rois import conventions_rows as rows
 from tinyseg.explain.rois.calls import checked_features, checked_how, checked_roi
+from tinyseg.explain.text import ruled
 
 _WIDTH = 110  # of the lines below the table
 
@@ -302,9 +303,7 @@ class Conventions:
         for row in self.rows:
             numbers = " ".join(f"{value:.4g}" for value in row.output[0].ravel()[:4])
             lines.append((row.name, row.call(), numbers, f"{row.difference:.4g}"))
-        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        text = ["  ".join(map(str.ljust, line, widths)).rstrip() for line in lines]
-        text.insert(1, "-" * max(map(len, text)))
+        text = ruled(lines, range(4))
         corners, (height, width) = ", ".join(f"{corner:g}" for corner in self.roi), self.output_size
         title = f"box [{corners}], {height}x{width} bins, {self.spatial_scale:g} cells per picture pixel"
         notes = ["differs by: the largest difference of a number to the first line's."]

@@ -5,11 +5,9 @@ import textwrap
 
 import numpy as np
 
-from tinyseg.colours import OKABE_ITO
+from tinyseg.colours import HEX
 
-_BOX, _SAMPLE, _MAXIMUM = (
-    "#{:02x}{:02x}{:02x}".format(*OKABE_ITO[name]) for name in ("orange", "blue", "reddish purple")
-)
+_BOX, _SAMPLE, _MAXIMUM = HEX["orange"], HEX["blue"], HEX["reddish purple"]
 _ACROSS = 4
 
 

@@ -7,6 +7,7 @@ import numpy as np
 
 from tinyseg.explain import checks
 from tinyseg.explain.rois.calls import TITLES, checked_features, checked_how, checked_ops, checked_roi, pool
+from tinyseg.explain.text import ruled
 
 #: A longer way takes too much memory for all its outputs.
 _MOST_STEPS = 100_000
@@ -309,10 +310,8 @@ class RoIDrag:
             slopes = n["largest_slope"], n["largest_slope"] / self.spatial_scale
             counts = (str(n[name]) for name in ("steps", "unchanged", "jumps"))
             lines.append((TITLES[op], *counts, f"{n['largest_jump']:.4g}", *(f"{slope:.4g}" for slope in slopes)))
-        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        text = ["  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]).rstrip() for line in lines]
         notes = "Jumps and slopes are those of the bin where they are largest; slopes are differences over one step."
-        return "\n".join([title, text[0], "-" * len(text[0]), *text[1:], "", notes])
+        return "\n".join([title, *ruled(lines, (0,)), "", notes])
 
     __repr__ = __str__
 

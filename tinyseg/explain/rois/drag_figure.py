@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tinyseg.colours import OKABE_ITO
+from tinyseg.colours import HEX
 from tinyseg.explain.rois.calls import TITLES
 
 _BIN_COLOURS = ("blue", "vermilion", "bluish green", "reddish purple", "orange", "sky blue", "#333333")
@@ -81,7 +81,7 @@ def _chosen(bins, rows, columns, axis):
 
 
 def _colour(name):
-    return "#{:02x}{:02x}{:02x}".format(*OKABE_ITO[name]) if name in OKABE_ITO else name
+    return HEX.get(name, name)
 
 
 def _width(i, bins):

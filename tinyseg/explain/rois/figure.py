@@ -8,13 +8,11 @@ import io
 
 import numpy as np
 
-from tinyseg.colours import OKABE_ITO
+from tinyseg.colours import HEX
 from tinyseg.explain.rois.sheet import DIGIT_WIDTH, ENTRY, POINTS, sheet, text_size, view
 from tinyseg.explain.rois.table import number
 
-_BOX, _MOVED, CHOSEN, READ = (
-    "#{:02x}{:02x}{:02x}".format(*OKABE_ITO[name]) for name in ("vermilion", "blue", "orange", "reddish purple")
-)
+_BOX, _MOVED, CHOSEN, READ = HEX["vermilion"], HEX["blue"], HEX["orange"], HEX["reddish purple"]
 _OFF, FILL = "#555555", f"{CHOSEN}61"
 
 

@@ -10,6 +10,7 @@ from tinyseg.explain import checks
 from tinyseg.explain.rois.axes import align_axis
 from tinyseg.explain.rois.calls import TITLES, checked_features, checked_how, checked_ops, checked_rois
 from tinyseg.explain.rois.orders import RoIOrders, atomic_orders, replayed_orders
+from tinyseg.explain.text import ruled
 
 _OPS = ("roi_pool", "roi_align", "roi_align_aligned")
 _HEADER = (
@@ -363,8 +364,6 @@ class RoIGradients:
                 else (f"{orders.differing} of {orders.cells}", f"{orders.most} ulp, {orders.largest:.1e}")
             )
             lines.append((TITLES[op], f"{numbers['given']:.5g}", f"{numbers['total']:.5g}", *counts, *order))
-        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        text = ["  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]).rstrip() for line in lines]
         notes = [
             "gradient in, out: sums over the outputs and over the maps.",
             "additions: of the textbook's loops, and of torchvision's kernels for GPUs; atomic: of kernels.cuda, which",
@@ -372,6 +371,6 @@ class RoIGradients:
         ]
         compared = {found.orders.words() for found in self.ops.values() if found.orders}
         notes += [f"order: {words}" for words in sorted(compared)]
-        return "\n".join([title, text[0], "-" * len(text[0]), *text[1:], "", *notes])
+        return "\n".join([title, *ruled(lines, (0,)), "", *notes])
 
     __repr__ = __str__

@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from tinyseg.colours import OKABE_ITO
+from tinyseg.colours import HEX
 from tinyseg.explain.rois.calls import TITLES
 
-_BOX = "#{:02x}{:02x}{:02x}".format(*OKABE_ITO["vermilion"])
+_BOX = HEX["vermilion"]
 _MOST_BOXES = 12  # more are not drawn
 _SMALLEST_TEXT, _POINTS = 5, 72  # points, and points in an inch
 #: Counts beyond this have colours by their logarithm.

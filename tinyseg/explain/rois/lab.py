@@ -11,6 +11,7 @@ from tinyseg.explain.rois import as_json
 from tinyseg.explain.rois.compare import RoIComparison
 from tinyseg.explain.rois.lab_still import still
 from tinyseg.explain.rois.trace import roi as trace_roi
+from tinyseg.explain.text import side_by_side
 from tinyseg.tensor import Tensor
 
 OPERATORS = ("roi_pool", "roi_align")
@@ -272,8 +273,7 @@ class RoILab:
             down, across = part.trace.samples_per_bin()
             lines += ["", part.trace.title + (f", {down} x {across} samples per bin" if down else "")]
             rows = [[f"{value:.6g}" for value in row] for row in part.output]
-            width = max(len(text) for row in rows for text in row)
-            lines += ["  " + "  ".join(text.rjust(width) for text in row) for row in rows]
+            lines += [f"  {line}" for line in side_by_side(rows)]
             reached, total = np.count_nonzero(part.gradient), part.gradient.sum(dtype=np.float64)
             lines.append(f"  gradient reaches {reached} of {part.gradient.size} cells, sum {total:.6g}")
         return "\n".join(lines)

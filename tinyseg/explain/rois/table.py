@@ -1,5 +1,7 @@
 """A `RoITrace` as a table in plain text, to be followed with paper and pencil."""
 
+from tinyseg.explain.text import side_by_side
+
 #: So many lines of bins are printed unless bins are asked for.
 MOST_LINES = 60
 #: So many values of a bin of RoIPool, and samples in a sum, are written one by one.
@@ -58,24 +60,6 @@ def number(value, digits=6):
     return f"{value + 0.0:.{digits}g}"
 
 
-def aligned_right(rows, gap="  "):
-    """Return rows of texts as lines, columns to the right.
-
-    Parameters
-    ----------
-    rows : list of sequence of str
-        As many texts in each.
-    gap : str
-        Between columns.
-
-    Returns
-    -------
-    list of str
-    """
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [gap.join(map(str.rjust, row, widths)) for row in rows]
-
-
 def box_lines(trace):
     """Return the way from the box to its bins, as lines of text.
 
@@ -115,7 +99,7 @@ def box_lines(trace):
             for axis, bins, way in zip((rows, columns), trace.output_size, ("down", "across"), strict=True)
         ]
         made = f"one sample a bin, {apart[0]}, {apart[1]}"
-    table = aligned_right([("", "x1", "y1", "x2", "y2"), *((name, *map(number, c)) for name, c, _ in steps)])
+    table = side_by_side([("", "x1", "y1", "x2", "y2"), *((name, *map(number, c)) for name, c, _ in steps)])
     words = ["", *(words for _, _, words in steps)]
     return [*(f"{line}   {word}".rstrip() for line, word in zip(table, words, strict=True)), f"size {how}, {made}"]
 
@@ -181,7 +165,7 @@ def _sample_bin(trace, py, px, channel):
             words += " (moved to the border)"
         times = f" ({sample.times} at one place)" if sample.times > 1 else ""
         table.append((number(sample.y), number(sample.x), words + times, f"= {number(sample.value)}"))
-    lines += [f"  {line}" for line in aligned_right(table)]
+    lines += [f"  {line}" for line in side_by_side(table)]
     result = number(trace.output[channel, py, px])
     missing = total - sum(sample.times for sample in samples)
     if not samples:
@@ -196,4 +180,4 @@ def _sample_bin(trace, py, px, channel):
 
 def _grid(output):
     """Return the output as lines."""
-    return [f"  {line}" for line in aligned_right([[number(value) for value in row] for row in output])]
+    return [f"  {line}" for line in side_by_side([[number(value) for value in row] for row in output])]
