@@ -5,6 +5,7 @@ A cell covers the square from its number to the next, so that the box can be dra
 """
 
 import io
+import math
 
 import numpy as np
 
@@ -129,14 +130,14 @@ def draw_map(panel, trace, channel, chosen, sample):
     axes, (left, top, right, bottom) = panel.axes, view(trace)
     height, width = trace.features.shape[1:]
     image = _picture(axes, trace.features[channel], trace, channel)
-    first, last = (max(int(left), 0), max(int(top), 0)), (min(int(right) + 1, width), min(int(bottom) + 1, height))
+    first, last = (max(int(left), 0), max(int(top), 0)), (min(math.ceil(right), width), min(math.ceil(bottom), height))
     axes.hlines(range(first[1], last[1] + 1), 0, width, color="white", linewidth=0.8, zorder=1.5)
     axes.vlines(range(first[0], last[0] + 1), 0, height, color="white", linewidth=0.8, zorder=1.5)
     shown = trace.features[channel, first[1] : last[1], first[0] : last[0]]
     size = text_size(trace, panel.cell)
     if size is not None:
         for (row, column), value in np.ndenumerate(shown):
-            axes.text(first[0] + column + 0.06, first[1] + row + 0.08, number(value, 3), size=size, va="top", zorder=4)
+            axes.text(first[0] + column + 0.06, first[1] + row + 0.08, number(value, 3), size=size, va="top", zorder=6)
     elif panel.bar is not None:
         axes.figure.colorbar(image, cax=panel.bar).ax.tick_params(labelsize=7)
     x1, y1, x2, y2 = _within(trace.scaled, trace)

@@ -1,5 +1,6 @@
 """How large the pictures of a `RoITrace` are, which part of the map they show, and where their axes stand."""
 
+import math
 from typing import Any, NamedTuple
 
 from tinyseg.explain.rois.table import number
@@ -42,7 +43,9 @@ def view(trace):
         low, high = min(places) - 0.3, max(places) + 0.3
         if size <= _WHOLE:
             low, high = min(low, -0.05), max(high, size + 0.05)
-        low, high = (min(max(end, -_MARGIN), size + _MARGIN) for end in (low - 0.7 * (size > _WHOLE), high))
+        low, high = (min(max(end, -_MARGIN), size + _MARGIN) for end in (low, high))
+        if size > _WHOLE:  # whole cells on the map, so that no value is cut off
+            low, high = math.floor(low) if low > 0 else low, math.ceil(high) if high < size else high
         if high - low < 3:  # all of it lies far away
             low, high = (-0.05, min(size, _WHOLE)) if high < 3 else (max(size - _WHOLE, 0), high)
         ends.append((low, high))
