@@ -404,7 +404,8 @@ assert xray["anchors"].count == 3060 and np.array_equal(xray["anchors"].boxes, a
 # %% [markdown]
 # 3 channels of objectness and 12 of offsets, one and four for each of the three anchors of a cell. `explain.detector`
 # looks on while a detector runs and keeps what each part gives the next; notebook 7 walks through all of it. Here is
-# the objectness of this network, which has learnt nothing yet.
+# the objectness of this network, which has learnt nothing yet. (The coarsest map is called `pool`, as it is made of the
+# one before by pooling.)
 
 # %%
 xray.figure("objectness")
