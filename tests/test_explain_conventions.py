@@ -386,3 +386,16 @@ def test_figure_shows_where_each_library_looks():
 def test_what_does_not_fit_is_said(change, words):
     with pytest.raises(ValueError, match=words):
         explain.conventions(**change)
+
+
+def test_json_has_no_nan():
+    features = np.arange(25.0).reshape(5, 5)
+    features[1, 1] = np.nan
+
+    def refuse(name):
+        raise AssertionError(f"{name} is no JSON")
+
+    read = json.loads(explain.conventions(features).to_json(), parse_constant=refuse)
+    assert read["features"][0][1] == [5, None, 7, 8, 9]
+    gradients = explain.roi_gradients(features, (1, 1, 3, 3), output_size=2, dy=features[:2, :2][None, None], orders=0)
+    assert json.loads(gradients.to_json(), parse_constant=refuse)["dy"] == [[[[0, 1], [5, None]]]]

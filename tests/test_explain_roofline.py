@@ -30,6 +30,7 @@ def test_points_and_roof():
 def test_of_a_plan():
     plan = tinyseg.explain.plan(tinyseg.models.UNet(widths=(4, 8)), (1, 1, 16, 16), peaks=PEAKS)
     drawn, _ = lines(roofline(plan))
+    np.testing.assert_equal(lines(plan.figure())[0], drawn)
     counted = [row for row in plan.rows if row.flops]
     names = {row.words() for row in counted}
     assert names == {label for label in drawn if not label.startswith("_")}

@@ -1,8 +1,24 @@
-"""What happens inside: which kernels a network runs, by which algorithm, and how near each comes to the machine's best.
+"""What happens inside: every value of a RoI operator, of a detector's run, of a network, of a kernel.
 
-And what a CUDA kernel does with memory, thread by thread; small maps drawn with the values in their cells; what RoI
-operators make of a box that moves, and what other libraries make of the same box. And every stage of a detector's run
-on a picture, with where it lost an object. Nothing here changes what is computed, or the network that is looked at.
+Results are plain arrays and named tuples; ``print`` shows them as text, ``figure()`` draws them, and ``to_json()``
+keeps them. `maps` and `roofline` give a figure at once. Nothing here changes what is computed, or the network.
+
+A box under the RoI operators
+    `roi` traces one operator from the box to its output, `roi_compare` several side by side; `roi_drag` moves the box
+    by parts of a pixel, `roi_gradients` shows where gradients flow, `conventions` what other libraries make of the
+    box, and `roi_lab` lets you drag it in a notebook.
+A detector
+    `detector` shows every stage of its run on a picture, and where it lost an object.
+A network
+    `plan` says which kernels it runs, by which algorithm, and how near each comes to the machine's best, and `roofline`
+    draws that; `graph` draws its operators. `receptive_field` finds what a cell of a map sees, `feature_maps` what each
+    layer makes of a picture.
+Gradients
+    `check_gradients` compares them with differences, and tells a kink from a mistake.
+A CUDA kernel
+    `cuda_trace` shows what it does with memory, thread by thread, without a GPU.
+Small maps
+    `maps` draws them side by side, with the values in their cells.
 """
 
 from tinyseg.explain.cuda.report import CudaAccess, CudaTrace

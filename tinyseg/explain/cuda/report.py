@@ -1,6 +1,5 @@
 """What `cuda_trace` found: as rows and problems, as a table to print, as JSON, as a picture."""
 
-import json
 from typing import NamedTuple
 
 import numpy as np
@@ -8,7 +7,7 @@ import numpy as np
 from tinyseg.explain.cuda.arrays import KINDS, WARP_BARRIERS
 from tinyseg.explain.cuda.rows import unravel
 from tinyseg.explain.cuda.threads import WARP
-from tinyseg.explain.text import ruled
+from tinyseg.explain.text import ruled, strict_json
 
 _MISTAKES = ("race", "out of bounds", "negative index", "uninitialised", "barrier")
 _HEADER = ("line", "array", "memory", "", "accesses", "by warps", "threads", "pieces", "least", "source")
@@ -182,16 +181,9 @@ class CudaTrace:
         -------
         str
         """
-        return (
-            json.dumps(
-                {
-                    "kernel": self.kernel, "grid": self.grid, "block": self.block, "totals": self.totals(),
-                    "rows": [row._asdict() for row in self.rows],
-                    "problems": [problem._asdict() for problem in self.problems],
-                },
-                indent=2,
-            ) + "\n"
-        )  # fmt: skip
+        whole = {"kernel": self.kernel, "grid": self.grid, "block": self.block, "totals": self.totals()}
+        rows, problems = ([part._asdict() for part in parts] for parts in (self.rows, self.problems))
+        return strict_json({**whole, "rows": rows, "problems": problems})
 
     def __str__(self):
         blocks, threads = int(np.prod(self.grid)), int(np.prod(self.block))

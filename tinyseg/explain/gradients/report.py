@@ -1,11 +1,10 @@
 """What `check_gradients` found, as rows, as a table to print, as a picture and as JSON."""
 
-import json
 from typing import NamedTuple
 
 import numpy as np
 
-from tinyseg.explain.text import ruled
+from tinyseg.explain.text import ruled, strict_json
 
 VERDICTS = ("right", "kink", "wrong", "undecided")
 
@@ -122,16 +121,9 @@ class GradientReport:
         -------
         str
         """
-        rows = [
-            {
-                name: None if isinstance(value, float) and not np.isfinite(value) else value
-                for name, value in row.items()
-            }
-            for row in (row._asdict() for row in self.rows)
-        ]
         whole = {"ok": self.ok, "counts": self.counts, "shapes": self.shapes, "step": self.step}
         whole |= {"exact": self.exact, "projections": self.projections, "outputs": self.outputs}
-        return json.dumps({**whole, "rows": rows}, indent=2, allow_nan=False) + "\n"
+        return strict_json({**whole, "rows": [row._asdict() for row in self.rows]})
 
     # ---- the table -------------------------------------------------------------------------------------------------
 

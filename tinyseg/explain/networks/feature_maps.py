@@ -1,6 +1,5 @@
 """What every layer of a network makes of a picture, as maps that can be looked at."""
 
-import json
 from typing import NamedTuple
 
 import numpy as np
@@ -9,7 +8,7 @@ from tinyseg.backend import moved
 from tinyseg.explain import checks
 from tinyseg.explain.networks.layer_outputs import OUTPUT, layer_of, layer_outputs, network_for_maps, prepared
 from tinyseg.explain.networks.runs import unchanged
-from tinyseg.explain.text import ruled
+from tinyseg.explain.text import ruled, strict_json
 from tinyseg.tensor import Tensor, no_grad
 
 _ROWS = 20  # of a sheet, where no layers are named
@@ -161,14 +160,14 @@ class FeatureMaps:
         return np.argsort(-self[name].var(axis=(1, 2), dtype=np.float64), kind="stable")[:count]
 
     def to_json(self):
-        """Return the table as the text of a JSON object, without the maps themselves.
+        """Return the table as the text of a JSON object, without the maps themselves; NaN is null.
 
         Returns
         -------
         str
         """
         rows = [row._asdict() for row in self.rows]
-        return json.dumps({"picture": self.picture.shape, "rows": rows}, indent=2) + "\n"
+        return strict_json({"picture": self.picture.shape, "rows": rows})
 
     def __str__(self):
         header = ("layer", "kind", "channels x height x width", "least", "largest", "mean", "zeros")

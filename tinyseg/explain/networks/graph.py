@@ -1,6 +1,5 @@
 """The tape of one run of a network, as a graph: operators, what flows between them, and what each costs."""
 
-import json
 from typing import NamedTuple
 
 import numpy as np
@@ -10,6 +9,7 @@ from tinyseg.explain import checks
 from tinyseg.explain.networks.graph_blocks import blocks_of
 from tinyseg.explain.networks.graph_recorder import Recorder
 from tinyseg.explain.networks.runs import loss_of, pictures_of, unchanged
+from tinyseg.explain.text import strict_json
 from tinyseg.models import GeneralizedRCNN
 from tinyseg.tensor import Tensor, no_grad
 from tinyseg.watching import watching
@@ -208,7 +208,7 @@ class Graph:
         str
         """
         whole = {"name": self.name, "backward": self.backward, "totals": self.totals()}
-        return json.dumps({**whole, "nodes": [node._asdict() for node in self.nodes]}, indent=2) + "\n"
+        return strict_json({**whole, "nodes": [node._asdict() for node in self.nodes]})
 
     def __str__(self):
         from tinyseg.explain.networks.graph_table import table

@@ -1,10 +1,9 @@
 """What `plan` found, as rows, as a table to print and as JSON."""
 
-import json
 from html import escape
 from typing import NamedTuple
 
-from tinyseg.explain.text import ruled
+from tinyseg.explain.text import ruled, strict_json
 
 _HEADER = (
     "layer", "operator", "input", "output", "algorithm", "GFLOP", "MB read", "written", "arithm.", "memory", "bound",
@@ -106,6 +105,23 @@ class Plan:
         names = ("flops", "bytes_read", "bytes_written", "arithmetic_seconds", "memory_seconds", "least_seconds")
         return {name: sum(getattr(row, name) or 0 for row in self.rows) for name in (*names, "seconds")}
 
+    def figure(self):
+        """Draw how fast the calls ran under the limits of the machine: see `tinyseg.explain.roofline`.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+            ``figure.savefig("plan.png")`` writes it; a notebook shows it.
+
+        Raises
+        ------
+        ValueError
+            If no call is of a convolution or linear layer, whose operations are counted.
+        """
+        from tinyseg.explain.networks.roofline import roofline
+
+        return roofline(self)
+
     def to_json(self):
         """Return everything as the text of a JSON object, in seconds and bytes.
 
@@ -115,7 +131,7 @@ class Plan:
         """
         rows = [{**row._asdict(), "least_seconds": row.least_seconds, "bound": row.bound} for row in self.rows]
         whole = {"seconds": self.seconds, "threads": self.threads, "peaks": self.peaks, "totals": self.totals()}
-        return json.dumps({**whole, "rows": rows}, indent=2) + "\n"
+        return strict_json({**whole, "rows": rows})
 
     def __str__(self):
         lines = [_HEADER, *(_cells(row) for row in self.rows), self._total_cells()]

@@ -1,13 +1,12 @@
 """Which pixels a cell of a map sees, and how much each counts: the theoretical and the effective receptive field."""
 
-import json
-
 import numpy as np
 
 from tinyseg.backend import moved
 from tinyseg.explain import checks
 from tinyseg.explain.networks.layer_outputs import OUTPUT, layer_outputs, network_for_maps
 from tinyseg.explain.networks.runs import unchanged
+from tinyseg.explain.text import strict_json
 from tinyseg.tensor import Tensor, array_of, no_grad
 
 _COUNTS = 1 - 0.9545  # of the largest: what counts as effective, two standard deviations of a Gaussian
@@ -209,7 +208,7 @@ class ReceptiveField:
         names = ("layer", "at", "map_shape", "picture_shape", "box", "size", "stride", "cut_off", "pictures")
         whole = {name: getattr(self, name) for name in names}
         whole |= {"effective_size": self.effective_size, "effective_share": self.effective_share}
-        return json.dumps(whole, indent=2, default=int) + "\n"
+        return strict_json(whole)
 
     def __str__(self):
         (height, width), (down, across), (x1, y1, x2, y2) = self.size, self.stride, self.box

@@ -1,6 +1,5 @@
 """One table of what different libraries make of the same box, each line reproduced by our own kernels."""
 
-import json
 import textwrap
 from typing import Any, NamedTuple
 
@@ -9,7 +8,7 @@ import numpy as np
 from tinyseg.explain import checks
 from tinyseg.explain.rois import conventions_rows as rows
 from tinyseg.explain.rois.calls import checked_features, checked_how, checked_roi
-from tinyseg.explain.text import ruled
+from tinyseg.explain.text import ruled, strict_json
 
 _WIDTH = 110  # of the lines below the table
 
@@ -282,21 +281,18 @@ class Conventions:
         return draw(self)
 
     def to_json(self):
-        """Return everything as the text of a JSON object.
+        """Return everything as the text of a JSON object; NaN and infinity are null.
 
         Returns
         -------
         str
         """
-        lines = [
-            {name: part.tolist() if isinstance(part, np.ndarray) else part for name, part in row._asdict().items()}
-            for row in self.rows
-        ]
         whole = {
-            "roi": self.roi.tolist(), "spatial_scale": self.spatial_scale, "output_size": self.output_size,
-            "features": self.features.tolist(), "rows": lines, "not_reproduced": self.not_reproduced,
+            "roi": self.roi, "spatial_scale": self.spatial_scale, "output_size": self.output_size,
+            "features": self.features, "rows": [row._asdict() for row in self.rows],
+            "not_reproduced": self.not_reproduced,
         }  # fmt: skip
-        return json.dumps(whole, indent=2) + "\n"
+        return strict_json(whole)
 
     def __str__(self):
         lines = [("who", "the call of our kernel", "first numbers", "differs by")]

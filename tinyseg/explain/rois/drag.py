@@ -1,13 +1,12 @@
 """A box that moves by parts of a pixel: RoIPool steps, RoIAlign glides."""
 
-import json
 from typing import NamedTuple
 
 import numpy as np
 
 from tinyseg.explain import checks
 from tinyseg.explain.rois.calls import TITLES, checked_features, checked_how, checked_ops, checked_roi, pool
-from tinyseg.explain.text import ruled
+from tinyseg.explain.text import ruled, strict_json
 
 #: A longer way takes too much memory for all its outputs.
 _MOST_STEPS = 100_000
@@ -289,14 +288,14 @@ class RoIDrag:
                 for jump in self.jumps[op]
             ]
             operators[op] = {
-                **self.numbers(op), "outputs": outputs.tolist(), "derivatives": _with_null(self.derivatives[op]),
-                "changes": self.changes[op].tolist(), "speeds": _with_null(self.speeds[op]), "jumps_at": jumps,
+                **self.numbers(op), "outputs": outputs, "derivatives": self.derivatives[op],
+                "changes": self.changes[op], "speeds": self.speeds[op], "jumps_at": jumps,
             }  # fmt: skip
         whole = {
-            "roi": self.roi.tolist(), "axis": self.axis, "spatial_scale": self.spatial_scale,
-            "output_size": self.output_size, "offsets": self.offsets.tolist(), "operators": operators,
+            "roi": self.roi, "axis": self.axis, "spatial_scale": self.spatial_scale,
+            "output_size": self.output_size, "offsets": self.offsets, "operators": operators,
         }  # fmt: skip
-        return json.dumps(whole, indent=2, allow_nan=False) + "\n"
+        return strict_json(whole)
 
     def __str__(self):
         step, corners = self.offsets[1] - self.offsets[0], ", ".join(f"{corner:g}" for corner in self.roi[1:])
@@ -314,8 +313,3 @@ class RoIDrag:
         return "\n".join([title, *ruled(lines, (0,)), "", notes])
 
     __repr__ = __str__
-
-
-def _with_null(array):
-    """Return numbers as lists, with None for NaN."""
-    return np.where(np.isnan(array), np.array(None), array).tolist()

@@ -1,6 +1,5 @@
 """Where the gradient of RoI operators flows: which cells get it, how often each is added to, and what order does."""
 
-import json
 from typing import NamedTuple
 
 import numpy as np
@@ -10,7 +9,7 @@ from tinyseg.explain import checks
 from tinyseg.explain.rois.axes import align_axis
 from tinyseg.explain.rois.calls import TITLES, checked_features, checked_how, checked_ops, checked_rois
 from tinyseg.explain.rois.orders import RoIOrders, atomic_orders, replayed_orders
-from tinyseg.explain.text import ruled
+from tinyseg.explain.text import ruled, strict_json
 
 _OPS = ("roi_pool", "roi_align", "roi_align_aligned")
 _HEADER = (
@@ -327,7 +326,7 @@ class RoIGradients:
         return draw(self, picture, channel)
 
     def to_json(self):
-        """Return everything as the text of a JSON object.
+        """Return everything as the text of a JSON object; NaN and infinity are null.
 
         Returns
         -------
@@ -338,16 +337,16 @@ class RoIGradients:
             orders = found.orders
             operators[op] = {
                 **self.numbers(op),
-                "gradient": found.gradient.tolist(),
-                "additions_to_each": found.additions.tolist(),
-                "atomic_to_each": found.atomic.tolist(),
-                "orders": None if orders is None else {**orders._asdict(), "off_by": orders.off_by.tolist()},
+                "gradient": found.gradient,
+                "additions_to_each": found.additions,
+                "atomic_to_each": found.atomic,
+                "orders": None if orders is None else orders._asdict(),
             }
         whole = {
-            "rois": self.rois.tolist(), "spatial_scale": self.spatial_scale, "output_size": self.output_size,
-            "dy": self.dy.tolist(), "operators": operators,
+            "rois": self.rois, "spatial_scale": self.spatial_scale, "output_size": self.output_size,
+            "dy": self.dy, "operators": operators,
         }  # fmt: skip
-        return json.dumps(whole, indent=2) + "\n"
+        return strict_json(whole)
 
     def __str__(self):
         n, c, h, w = self.features.shape
