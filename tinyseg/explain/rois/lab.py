@@ -102,7 +102,7 @@ def roi_lab(features=None, roi=None, *, output_size=2, spatial_scale=1.0, sampli
     [[0.75, 1.625], [5.125, 6.0]]
     >>> lab.box = (1, 0, 3, 2)
     >>> lab.result.roi_align.output.tolist()
-    [[1.5, 2.5], [6.0, 7.0]]
+    [[1.625, 2.625], [6.0, 7.0]]
     """
     features = _hills() if features is None else features
     if roi is None:
