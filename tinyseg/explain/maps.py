@@ -139,10 +139,8 @@ def maps(
         raise TypeError("no array was given; expected at least one map")
     titles = _one_each("titles", titles, len(tables), "")
     operators = _one_each("operators", operators, len(tables) - 1, "")
-    origins = [
-        checks.wholes("origins", origin, "row and column of each map", 2)
-        for origin in _one_each("origins", origins, len(tables), (0, 0))
-    ]
+    origins = _one_each("origins", origins, len(tables), (0, 0))
+    origins = [checks.wholes("origins", origin, "row and column of each map", 2) for origin in origins]
     digits, width = checks.whole("digits", digits, 1), checks.above_zero("width", width)
     marks = [_checked_mark(i, mark, len(tables)) for i, mark in enumerate(checks.several("marks", marks, "a list"))]
     looks, outlines = _colours_of(tables, scale), _mark_colours(marks)
@@ -278,15 +276,16 @@ def _text_size(text, points):
 
 def _colours_of(tables, scale):
     """Return the colour map of each map, and the values at its ends."""
-    ends = np.array([])
-    if not isinstance(scale, str):
-        ends = checks.numbers("scale", scale, "fiu")
-    if scale not in ("own", "shared") if isinstance(scale, str) else ends.shape != (2,) or not np.isfinite(ends).all():
-        raise ValueError(f"scale is {scale!r}; expected 'own', 'shared' or (low, high)")
     if isinstance(scale, str) and scale == "own":
         return [_range(_finite(table)) for table in tables]
+    if isinstance(scale, str) and scale == "shared":
+        return [_range(np.concatenate([_finite(table) for table in tables]))] * len(tables)
+    expected = f"scale is {scale!r}; expected 'own', 'shared' or (low, high)"
     if isinstance(scale, str):
-        ends = np.concatenate([_finite(table) for table in tables])
+        raise ValueError(expected)
+    ends = checks.numbers("scale", scale, "fiu")
+    if ends.shape != (2,) or not np.isfinite(ends).all():
+        raise ValueError(expected)
     return [_range(ends)] * len(tables)
 
 
@@ -349,9 +348,8 @@ def _draw(axes, table, look, texts, origin, first):
     shown = np.ma.masked_invalid(table.astype(np.float64))
     image = axes.imshow(shown, name, vmin=low, vmax=high, extent=(left, left + columns, top + rows, top), aspect="auto")
     odd = ~np.isfinite(table.data.astype(np.float64)) & ~np.ma.getmaskarray(table)
-    axes.imshow(
-        np.ma.array(odd, mask=~odd), "gray", vmin=-3, vmax=2, extent=image.get_extent(), aspect="auto"
-    )  # light grey
+    grey = np.ma.array(odd, mask=~odd)
+    axes.imshow(grey, "gray", vmin=-3, vmax=2, extent=image.get_extent(), aspect="auto")  # a light one
     if texts is not None:
         axes.hlines(np.arange(1, rows) + top, left, left + columns, color="white", linewidth=0.6)
         axes.vlines(np.arange(1, columns) + left, top, top + rows, color="white", linewidth=0.6)

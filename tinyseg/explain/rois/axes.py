@@ -228,3 +228,14 @@ def crop_axis(low, high, size, bins, spatial_scale):
     one = np.ones(bins, np.int64)
     entries = (0 * one, one, place, on_map, *around)
     return SampleAxis(low * last, (high - low) * last, step, 1, None, *(entry[:, None] for entry in entries))
+
+
+# ---- both axes -------------------------------------------------------------------------------------------------------
+
+
+def corners_of(columns, rows):
+    """Return ``x1, y1, x2, y2`` of what the operator made of the box."""
+    if isinstance(rows, PoolAxis):
+        return columns.start, rows.start, columns.start + columns.size - 1, rows.start + rows.size - 1
+    corners = (columns.start, rows.start, columns.start + columns.size, rows.start + rows.size)
+    return tuple(map(float, corners))

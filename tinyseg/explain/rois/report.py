@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from tinyseg.explain.rois import as_json, table
-from tinyseg.explain.rois.axes import PoolAxis
+from tinyseg.explain.rois.axes import corners_of
 from tinyseg.explain.rois.calls import TITLES
 from tinyseg.explain.rois.values import RoICell, RoISample, largest, means, refuse_many, row_of_samples
 
@@ -62,7 +62,7 @@ class RoITrace:
         # one of the two classes; which one is op's affair
         self.rows: Any = rows
         self.columns: Any = columns
-        self.box = _box(columns, rows)
+        self.box = corners_of(columns, rows)
         self.argmax: Any = None
         if op == "roi_pool":
             self.output, self.argmax = largest(features, rows, columns)
@@ -395,11 +395,3 @@ class RoITrace:
     def _need(self, operators, what):
         if self.op not in operators:
             raise ValueError(f"op is {self.op!r}; {what} is there for {operators} alone")
-
-
-def _box(columns, rows):
-    """Return ``x1, y1, x2, y2`` of what the operator made of the box."""
-    if isinstance(rows, PoolAxis):
-        return columns.start, rows.start, columns.start + columns.size - 1, rows.start + rows.size - 1
-    corners = (columns.start, rows.start, columns.start + columns.size, rows.start + rows.size)
-    return tuple(map(float, corners))
