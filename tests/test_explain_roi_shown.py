@@ -192,7 +192,7 @@ def test_drawing_leaves_matplotlib_alone():
     code = (
         "import numpy as np, sys, tinyseg; t = tinyseg.explain.roi(np.ones((4, 4)), (0, 0, 2, 2), 'roi_pool', "
         "output_size=1); str(t); t.to_json(); assert 'matplotlib' not in sys.modules; import matplotlib; "
-        "before = dict(matplotlib.rcParams); t.svg(); assert before == dict(matplotlib.rcParams); "
+        "before = matplotlib.rcParams.copy(); t.svg(); assert before == matplotlib.rcParams.copy(); "
         "assert 'matplotlib.pyplot' not in sys.modules and 'numba' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
