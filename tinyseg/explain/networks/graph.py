@@ -8,10 +8,10 @@ from tinyseg import backend
 from tinyseg.explain import checks
 from tinyseg.explain.networks.graph_blocks import blocks_of
 from tinyseg.explain.networks.graph_recorder import Recorder
-from tinyseg.explain.networks.runs import loss_of, pictures_of, unchanged
+from tinyseg.explain.networks.runs import pictures_of, run, unchanged
 from tinyseg.explain.text import strict_json
 from tinyseg.models import GeneralizedRCNN
-from tinyseg.tensor import Tensor, no_grad
+from tinyseg.tensor import Tensor
 from tinyseg.watching import watching
 
 
@@ -113,14 +113,7 @@ def graph(model, shape, *, backward=False):
         pictures = _given(model, shape)
         recorder = Recorder(model, pictures)
         with watching(recorder.told), backend.record_kernels(recorder.called):
-            if backward:
-                loss = loss_of(model, pictures)
-                if not loss.requires_grad:
-                    raise ValueError("nothing in model requires gradients; backward=True needs a parameter that does")
-                loss.backward()
-            else:
-                with no_grad():
-                    model(pictures)
+            run(model, pictures, backward)
     nodes = [GraphNode(**{name: _plain(getattr(node, name)) for name in GraphNode._fields}) for node in recorder.nodes]
     sizes = {name: parameter.size for name, parameter in model.named_parameters()}
     return Graph(type(model).__name__, nodes, recorder.root, sizes, backward)

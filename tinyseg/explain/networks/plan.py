@@ -6,8 +6,7 @@ from tinyseg import backend
 from tinyseg.explain import checks
 from tinyseg.explain.networks.costs import arrays_in, cost
 from tinyseg.explain.networks.plan_table import Plan, PlanRow
-from tinyseg.explain.networks.runs import loss_of, pictures_of, unchanged
-from tinyseg.tensor import no_grad
+from tinyseg.explain.networks.runs import pictures_of, run, unchanged
 
 _RUNS = 3
 
@@ -88,14 +87,7 @@ def _run(model, pictures, backward, peaks):
     model.train(backward)
     start = time.perf_counter()
     with backend.record_kernels(recorder):
-        if backward:
-            loss = loss_of(model, pictures)
-            if not loss.requires_grad:
-                raise ValueError("nothing in model requires gradients; backward=True needs a parameter that does")
-            loss.backward()
-        else:
-            with no_grad():
-                model(pictures)
+        run(model, pictures, backward)
     return recorder.rows, time.perf_counter() - start - recorder.seconds
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from tinyseg import random
 from tinyseg.explain import checks
 from tinyseg.models import GeneralizedRCNN
-from tinyseg.tensor import Tensor
+from tinyseg.tensor import Tensor, no_grad
 
 
 def pictures_of(model, shape):
@@ -53,7 +53,19 @@ def unchanged(model):
             own.bit_generator.state = own_chance
 
 
-def loss_of(model, pictures):
+def run(model, pictures, backward):
+    """Run a network on pictures, with ``backward`` as in a step of training."""
+    if not backward:
+        with no_grad():
+            model(pictures)
+        return
+    loss = _loss_of(model, pictures)
+    if not loss.requires_grad:
+        raise ValueError("nothing in model requires gradients; backward=True needs a parameter that does")
+    loss.backward()
+
+
+def _loss_of(model, pictures):
     """Return the sum of all that a network puts out."""
     if isinstance(model, GeneralizedRCNN):
         outputs = model(pictures, [_made_up_object(model, *picture.shape[1:]) for picture in pictures])
