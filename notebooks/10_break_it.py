@@ -15,7 +15,7 @@
 import numpy as np
 
 import tinyseg
-from tinyseg import Tensor, models, nn, ops
+from tinyseg import Tensor, explain, models, nn, ops
 
 rng = tinyseg.manual_seed(0)
 
@@ -66,6 +66,13 @@ assert (empty_pool == 12).all() and (empty_align == 9).all()
 # start, 18 in row 3 and column 3; of the empty one the cell 12. RoIAlign takes the reversed box as it comes and walks
 # it backwards, so the result is mirrored. The empty one has all samples in one place, and its value there is 9, between
 # the cells 6, 7, 11 and 12.
+
+# %%
+trace = explain.roi(np.arange(25.0).reshape(5, 5), (3, 3, 1, 1), output_size=2, sampling_ratio=2, aligned=True)
+trace.figure()
+
+# %% [markdown]
+# The samples of the reversed box are those of the box (1, 1, 3, 3), but bin (0, 0) has those at the lower right.
 #
 # With `sampling_ratio=-1`, as many samples as the bin has cells, these boxes have no samples, or less than none.
 
