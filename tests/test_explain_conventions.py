@@ -317,7 +317,7 @@ def test_against_torchvision(rng, box):
 @pytest.mark.parametrize("ratio", [0, 1, 2])
 @pytest.mark.parametrize("box", BOXES, ids=str)
 def test_against_onnx_runtime(rng, box, ratio):
-    # CI has PyTorch but not ONNX Runtime, whose numbers are stored above; where it is installed, they are made anew
+    # its numbers are stored above; where it is installed beside PyTorch, as in CI, they are made anew
     onnx, runtime = pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")
     x = rng.standard_normal((2, 9, 11)).astype(np.float32)
     table = explain.conventions(x, box, output_size=(2, 3), spatial_scale=0.25, sampling_ratio=ratio)
